@@ -1,0 +1,201 @@
+//! The published, immutable picture of the cluster, and the few live numbers beside it.
+
+use crate::lsn::{Lsn, TimelineId};
+use crate::moment::Moment;
+use crate::node::{NodeId, Role};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// How a node was last measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NodeState {
+    /// Never measured.
+    Unknown,
+    /// Answers in time.
+    Up,
+    /// One answer is missing or failed; serves nobody new, but is not given up.
+    Suspect,
+    /// Not answering.
+    Down,
+    /// Taken out of the configuration; its id stays reserved.
+    Removed,
+}
+
+impl NodeState {
+    /// The word in tables and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NodeState::Unknown => "unknown",
+            NodeState::Up => "up",
+            NodeState::Suspect => "suspect",
+            NodeState::Down => "down",
+            NodeState::Removed => "removed",
+        }
+    }
+}
+
+/// One node in the picture.
+#[derive(Clone, Debug)]
+pub struct NodeView {
+    /// Its index.
+    pub id: NodeId,
+    /// Its configured name: metric label, tables, logs.
+    pub name: Arc<str>,
+    /// Host name, address, or the folder of a Unix socket.
+    pub host: Arc<str>,
+    /// TCP port (or the number in the socket's name).
+    pub port: u16,
+    /// Share of the reads relative to its peers; at least 1.
+    pub weight: u32,
+    /// Where it stands.
+    pub zone: Option<Arc<str>>,
+    /// Free words that rules may ask for.
+    pub tags: Arc<[Arc<str>]>,
+    /// How it was last measured.
+    pub state: NodeState,
+    /// What it was measured to be.
+    pub role: Option<Role>,
+    /// The newest timeline it was measured on.
+    pub timeline: Option<TimelineId>,
+    /// Its replay (replica) or insert (primary) position in the newest sample.
+    pub position: Option<Lsn>,
+    /// The primary's insert position minus its replay position, in bytes.
+    pub lag_bytes: Option<u64>,
+    /// Is replay paused (`pg_is_wal_replay_paused()`)?
+    pub replay_paused: bool,
+    /// May it serve reads at all? False for the wrong system identifier or an unproven branch.
+    pub serves_reads: bool,
+    /// The last error, one line.
+    pub last_error: Option<Arc<str>>,
+    /// Numbers that change between two pictures.
+    pub live: Arc<NodeLive>,
+}
+
+/// The picture. Swapped as a whole; read without a lock.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterView {
+    /// Indexed by `NodeId`.
+    pub nodes: Vec<NodeView>,
+    /// The proven primary of the newest timeline. `None`: no writes now.
+    pub primary: Option<NodeId>,
+    /// Two nodes that claim to be primary on one timeline.
+    pub conflict: Option<(NodeId, NodeId)>,
+    /// The newest timeline seen.
+    pub timeline: Option<TimelineId>,
+    /// PostgreSQL's system identifier.
+    pub system_identifier: Option<u64>,
+    /// Grows with each published picture.
+    pub generation: u64,
+}
+
+impl ClusterView {
+    /// The node with this id.
+    pub fn node(&self, id: NodeId) -> Option<&NodeView> {
+        self.nodes.get(id.index())
+    }
+
+    /// Replicas that are up and may serve reads.
+    pub fn replicas(&self) -> impl Iterator<Item = &NodeView> {
+        self.nodes.iter().filter(|node| {
+            node.state == NodeState::Up && node.role == Some(Role::Replica) && node.serves_reads
+        })
+    }
+}
+
+/// What changes between two pictures: written by the monitor and the relay, read by `decide`.
+///
+/// Order matters: the monitor stores the watermarks first and `sample_sent` last (Release); a
+/// reader loads `sample_sent` first (Acquire). So whoever sees a sample's time sees its watermark.
+#[derive(Debug, Default)]
+pub struct NodeLive {
+    /// Everything inserted into the WAL by this moment is visible here (`Moment::NEVER`: unknown).
+    watermark_insert: AtomicU64,
+    /// Everything flushed by this moment is visible here.
+    watermark_flush: AtomicU64,
+    /// When the query of the newest sample was sent. A sample counts for a server connection only
+    /// if it was sent after that connection was established (a replica may restart behind itself).
+    sample_sent: AtomicU64,
+    /// Grows with every monitor connection: watermarks and "same replica" hold within one.
+    incarnation: AtomicU64,
+    /// How long, of late, a watermark took to pass a moment somebody waited for, in nanoseconds.
+    catch_up_nanos: AtomicU64,
+    /// Requests in flight.
+    in_flight: AtomicU32,
+    /// Moving average of a read's latency in microseconds.
+    latency_micros: AtomicU32,
+}
+
+/// A consistent reading of a replica's freshness.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FreshnessReading {
+    /// Everything inserted by then is visible.
+    pub watermark_insert: Moment,
+    /// Everything flushed by then is visible.
+    pub watermark_flush: Moment,
+    /// When the newest sample's query was sent.
+    pub sample_sent: Moment,
+    /// Which monitor connection took it.
+    pub incarnation: u64,
+}
+
+impl NodeLive {
+    /// The newest freshness; safe against a concurrent publication.
+    pub fn freshness(&self) -> FreshnessReading {
+        let sample_sent = Moment(self.sample_sent.load(Ordering::Acquire));
+        FreshnessReading {
+            watermark_insert: Moment(self.watermark_insert.load(Ordering::Acquire)),
+            watermark_flush: Moment(self.watermark_flush.load(Ordering::Acquire)),
+            sample_sent,
+            incarnation: self.incarnation.load(Ordering::Acquire),
+        }
+    }
+
+    /// The monitor has a newer sample.
+    pub fn publish(&self, insert: Moment, flush: Moment, sample_sent: Moment) {
+        self.watermark_insert.store(insert.0, Ordering::Release);
+        self.watermark_flush.store(flush.0, Ordering::Release);
+        self.sample_sent.store(sample_sent.0, Ordering::Release);
+    }
+
+    /// The monitor's connection died, or the timeline changed: nothing is proven any more.
+    pub fn forget(&self) {
+        self.publish(Moment::NEVER, Moment::NEVER, Moment::NEVER);
+        self.incarnation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A request was sent to it.
+    pub fn begin(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Its answer is complete (or lost), after `micros` microseconds.
+    pub fn end(&self, micros: Option<u32>) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if let Some(sample) = micros {
+            let old = self.latency_micros.load(Ordering::Relaxed);
+            let new = if old == 0 { sample } else { old - old / 8 + sample / 8 };
+            self.latency_micros.store(new, Ordering::Relaxed);
+        }
+    }
+
+    /// Requests in flight.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Moving average of a read's latency in microseconds; 0 before the first.
+    pub fn latency_micros(&self) -> u32 {
+        self.latency_micros.load(Ordering::Relaxed)
+    }
+
+    /// How long catching up took of late; zero when nobody waited yet.
+    pub fn catch_up(&self) -> std::time::Duration {
+        std::time::Duration::from_nanos(self.catch_up_nanos.load(Ordering::Relaxed))
+    }
+
+    /// The monitor has measured how long catching up takes now.
+    pub fn set_catch_up(&self, took: std::time::Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.catch_up_nanos.store(nanos, Ordering::Relaxed);
+    }
+}

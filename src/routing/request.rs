@@ -1,0 +1,176 @@
+//! What `decide` is asked, and what it is told about the session and the policy.
+
+use crate::freshness::gate::{Floor, Need};
+use crate::moment::Moment;
+use crate::node::NodeId;
+use crate::routing::reason::Reason;
+use crate::sql::class::{Access, Route, Why};
+use std::time::Duration;
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Consistency {
+    /// No staler than `max_staleness`.
+    Eventual,
+    /// Read your writes and monotonic reads.
+    #[default]
+    Session,
+}
+
+/// What happens when no replica is fresh enough.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnLag {
+    /// The primary answers.
+    #[default]
+    Primary,
+    /// The read waits, up to `lag_wait_limit`; then the primary.
+    Wait,
+    /// The read fails with a clear error.
+    Error,
+}
+
+/// How long a session's reads stay on the primary after its write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PinAfterWrite {
+    /// Until a replica has provably replayed it.
+    #[default]
+    UntilCaughtUp,
+    /// For a fixed time. (Does not prove anything.)
+    For(Duration),
+    /// Until the client leaves.
+    UntilDisconnect,
+}
+
+/// How one of several eligible replicas is chosen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Balance {
+    /// Power of two choices on load, with a penalty for lag.
+    #[default]
+    Lag,
+    /// Power of two choices on load.
+    LeastBusy,
+    /// The lowest measured latency, with a share for exploration.
+    Latency,
+    /// In turn, by weight.
+    RoundRobin,
+    /// By weight.
+    Random,
+}
+
+/// The routing policy, from the configuration's `routing:` section.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RoutingPolicy {
+    /// Default level.
+    pub consistency: Consistency,
+    /// A replica staler than this serves nobody.
+    pub max_staleness: Duration,
+    /// Nor one further behind than this many WAL bytes.
+    pub max_lag_bytes: u64,
+    /// Nor one whose newest sample is older than this (two monitor intervals): it hangs, or is lost.
+    pub sample_max_age: Duration,
+    /// How long a read may wait for a fresh enough replica where that is likely to be enough.
+    pub wait: Duration,
+    /// How long a read may wait with `on_lag: wait`.
+    pub lag_wait_limit: Duration,
+    /// What happens when no replica is fresh enough.
+    pub on_lag: OnLag,
+    /// Stickiness after a write.
+    pub pin_after_write: PinAfterWrite,
+    /// Choice among eligible replicas.
+    pub balance: Balance,
+}
+
+impl Default for RoutingPolicy {
+    fn default() -> RoutingPolicy {
+        RoutingPolicy {
+            consistency: Consistency::Session,
+            max_staleness: Duration::from_secs(10),
+            max_lag_bytes: 64 << 20,
+            sample_max_age: Duration::from_millis(200),
+            wait: Duration::from_millis(3),
+            lag_wait_limit: Duration::from_secs(5),
+            on_lag: OnLag::Primary,
+            pin_after_write: PinAfterWrite::UntilCaughtUp,
+            balance: Balance::Lag,
+        }
+    }
+}
+
+/// Why a session's requests cannot leave the connection they are on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Held {
+    /// They can.
+    #[default]
+    Free,
+    /// A transaction block is open.
+    InTransaction,
+    /// Pinned for session state that cannot be replayed.
+    Pinned,
+    /// Session pool mode.
+    SessionMode,
+}
+
+/// One request group as `decide` sees it. Made afresh for every group.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// What it may do (the strictest of its parts).
+    pub access: Access,
+    /// Why.
+    pub why: Why,
+    /// Does it begin a transaction that can only read? It is then placed as a read is.
+    pub begins_read_only: bool,
+    /// Was the group seen whole (up to Sync)? An open group goes to the primary.
+    pub complete: bool,
+    /// Was its shape found to write on a replica before?
+    pub learnt: bool,
+    /// Is it being sent again after a replica could not finish it?
+    pub replayed: bool,
+    /// The route asked for: comment, else session setting, else startup option.
+    pub route: Route,
+    /// Does the session still have a choice?
+    pub held: Held,
+    /// The level that applies.
+    pub consistency: Consistency,
+    /// The session's own `max_staleness`, if it set one.
+    pub max_staleness: Option<Duration>,
+    /// What the session has written and seen.
+    pub floor: Floor,
+    /// When the last write finished, for time-based pinning.
+    pub last_write: Option<Moment>,
+    /// The replica that earlier groups of this pipeline went to and that has not answered yet.
+    pub pipelined_on: Option<NodeId>,
+    /// Until when this request may wait for freshness (`None`: it has not waited yet).
+    pub waiting_until: Option<Moment>,
+    /// Replicas that already failed this request, as a bit set of node ids.
+    pub excluded: u64,
+}
+
+/// Where a request is to go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// The proven primary (the shell holds the request while there is none).
+    Primary,
+    /// This replica, which must still meet `need` on the connection that is checked out.
+    Replica {
+        /// Which one.
+        node: NodeId,
+        /// What its connection must have replayed.
+        need: Need,
+    },
+    /// Nobody yet: ask for samples now, decide again at the next one or at `until`.
+    Wait {
+        /// When waiting ends.
+        until: Moment,
+    },
+    /// Nobody: `on_lag: error`.
+    Refuse,
+}
+
+/// A decision is a value with a reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Decision {
+    /// Where to.
+    pub target: Target,
+    /// Why.
+    pub reason: Reason,
+}

@@ -1,0 +1,232 @@
+//! What is in flight: request groups whose answers are not complete, and the replies they are owed.
+
+use crate::moment::Moment;
+use crate::routing::reason::Reason;
+use crate::session::group::{Group, GroupBuilder};
+use crate::session::prepared::{Shape, Translation, scope};
+use crate::session::reply_queue::ReplyQueue;
+use crate::sql::class::{Access, Fingerprint, Marks, Why};
+use crate::sql::effects::{Effect, Scope};
+use std::collections::VecDeque;
+
+/// What pgweir asks of a server for itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Errand {
+    /// It prepares the connection (settings, statements) for the client's request.
+    Settings,
+    /// It asks what is left of what pins the session, behind the client's answer.
+    Pins,
+}
+
+/// A request group whose answer is not complete.
+#[derive(Debug)]
+pub struct GroupRecord {
+    /// Did pgweir send it for itself? Then nobody is told of it.
+    pub errand: Option<Errand>,
+    /// What it may do.
+    pub access: Access,
+    /// Why.
+    pub why: Why,
+    /// Is anything executed, or only parsed and described?
+    pub executes: bool,
+    /// May any part of it write, apart from what begins, ends or sets?
+    pub writes: bool,
+    /// What else it may do.
+    pub marks: Marks,
+    /// The shape of its first statement.
+    pub fingerprint: Option<Fingerprint>,
+    /// Why it went where it went.
+    pub reason: Reason,
+    /// When it was sent.
+    pub sent: Moment,
+    /// Its length in the client's bytes.
+    pub request_len: usize,
+    /// May it be sent again elsewhere, while nothing of its answer has been passed on?
+    pub retriable: bool,
+    /// Replicas that it was withdrawn from, as bits of node ids: it does not come back to them.
+    pub tried: u64,
+    /// What it does to the session.
+    pub effects: Vec<Effect>,
+    /// Did an ErrorResponse come?
+    pub failed: bool,
+    /// Did the last CommandComplete say ROLLBACK?
+    pub rolled_back: bool,
+    /// Does it use a copy of a statement that may be older than the schema that its client saw? Then it
+    /// may be sent again while nothing of it has been executed.
+    pub restartable: bool,
+    /// Which name its text has on the server.
+    pub translation: Option<Translation>,
+}
+
+impl GroupRecord {
+    /// A group of the client's.
+    pub fn new(group: &Group, reason: Reason, sent: Moment) -> GroupRecord {
+        GroupRecord {
+            errand: None,
+            access: group.access,
+            why: group.why,
+            executes: group.executes,
+            writes: group.writes,
+            marks: group.marks,
+            fingerprint: group.fingerprint,
+            reason,
+            sent,
+            request_len: group.len,
+            retriable: false,
+            tried: 0,
+            effects: Vec::new(),
+            failed: false,
+            rolled_back: false,
+            restartable: false,
+            translation: None,
+        }
+    }
+
+    /// A group of our own.
+    pub fn internal(errand: Errand, sent: Moment) -> GroupRecord {
+        GroupRecord {
+            errand: Some(errand),
+            access: Access::Read,
+            why: Why::SessionState,
+            executes: true,
+            writes: false,
+            marks: Marks(0),
+            fingerprint: None,
+            reason: Reason::SessionState,
+            sent,
+            request_len: 0,
+            retriable: false,
+            tried: 0,
+            effects: Vec::new(),
+            failed: false,
+            rolled_back: false,
+            restartable: false,
+            translation: None,
+        }
+    }
+
+    /// The next piece of a group that was cut open.
+    pub(super) fn continued_by(&mut self, group: &Group) {
+        self.request_len += group.len;
+        self.executes |= group.executes;
+        self.writes |= group.writes;
+        self.marks = self.marks.with(group.marks);
+        if self.access == Access::Read {
+            (self.access, self.why) = (group.access, group.why);
+        }
+    }
+
+    /// The group behind it turns out to be a part of it.
+    pub(super) fn joined_by(&mut self, next: &GroupRecord) {
+        self.request_len += next.request_len;
+        self.executes |= next.executes;
+        self.writes |= next.writes;
+        self.marks = self.marks.with(next.marks);
+        (self.retriable, self.restartable) = (false, false);
+        if self.access == Access::Read {
+            (self.access, self.why) = (next.access, next.why);
+        }
+    }
+
+    /// Will every prepared statement be gone when it has worked?
+    pub fn forgets_statements(&self) -> bool {
+        self.effects.iter().any(|effect| matches!(effect, Effect::DiscardAll | Effect::DeallocateAll))
+    }
+
+    /// May what comes behind it be read under another schema or other settings than before?
+    pub(super) fn changes_scope(&self) -> bool {
+        self.errand.is_none() && (self.marks.contains(Marks::DDL) || self.effects.iter().any(scope::changes))
+    }
+
+    /// Has it given its transaction a schema or settings that end with it?
+    pub(super) fn unsettles(&self) -> bool {
+        let local = |effect: &Effect| match effect {
+            Effect::Set { name, scope: Scope::Local, .. } => scope::decides(name),
+            Effect::SetLocalUnknown => true,
+            _ => false,
+        };
+        self.errand.is_none() && (self.marks.contains(Marks::DDL) || self.effects.iter().any(local))
+    }
+
+    /// May it have shown anything of the database?
+    pub fn saw(&self) -> bool {
+        self.marks.contains(Marks::WORKS) || !self.executes
+    }
+
+    /// May it have written rows, or anything else that a later read has to see?
+    pub fn wrote(&self) -> bool {
+        let harmless = |effect: &Effect| {
+            !matches!(effect, Effect::Pin(_) | Effect::PrepareTransaction | Effect::FinishPrepared)
+        };
+        match self.access {
+            Access::Read => false,
+            Access::Write | Access::Unknown => {
+                let only_control = matches!(self.why, Why::TransactionControl | Why::SessionState)
+                    && !self.effects.is_empty()
+                    && self.effects.iter().all(harmless)
+                    && !self.marks.contains(Marks::MULTI_STATEMENT);
+                self.writes || !only_control
+            }
+        }
+    }
+}
+
+/// The part of a session that is alive only while something is in flight; recycled when it is not.
+#[derive(Debug, Default)]
+pub struct Exchange {
+    /// The replies that are owed.
+    pub queue: ReplyQueue,
+    /// The groups they belong to.
+    pub groups: VecDeque<GroupRecord>,
+    /// The group that is being read.
+    pub builder: GroupBuilder,
+    /// Was the last group cut open? What follows belongs to it until Sync.
+    pub open: bool,
+    /// Has the open group failed? The server skips what comes before its Sync.
+    pub skipping: bool,
+    /// What a Describe of our own was told.
+    pub told: Shape,
+    /// Groups that turned out to be a part of the one before them, until somebody takes the number.
+    pub joined: usize,
+}
+
+impl Exchange {
+    /// Nothing is in flight and nothing half read.
+    pub fn is_idle(&self) -> bool {
+        self.groups.is_empty() && self.queue.is_empty() && !self.open && !self.builder.in_progress()
+    }
+
+    /// Forgets everything in flight: the server connection is gone.
+    pub fn clear(&mut self) {
+        self.queue.clear();
+        self.groups.clear();
+        self.builder.reset();
+        (self.open, self.skipping) = (false, false);
+    }
+
+    /// A Sync while the server waits for COPY data: it would ignore it (manual, "COPY Operations"), so
+    /// it is neither sent nor owed.
+    pub(super) fn ignore_sync(&mut self) {
+        match self.groups.len() {
+            0 | 1 => self.open = true,
+            // A simple COPY ends by itself.
+            _ => {
+                if let Some(sync) = self.groups.pop_back()
+                    && let Some(copy) = self.groups.back_mut()
+                {
+                    copy.joined_by(&sync);
+                    self.joined += 1;
+                }
+            }
+        }
+    }
+
+    /// Counts a group that is about to be forwarded.
+    pub fn begin(&mut self, group: &Group, record: GroupRecord) {
+        match self.groups.back_mut() {
+            Some(last) if self.open => last.continued_by(group),
+            _ => self.groups.push_back(record),
+        }
+        self.open = !group.complete;
+    }
+}
