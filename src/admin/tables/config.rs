@@ -1,0 +1,341 @@
+//! SHOW CONFIG. Every settings struct is taken apart completely, so that a key which is added and
+//! not shown does not compile.
+
+use super::{Columns, Row, cell, yes_no};
+use crate::config::settings::{
+    AuthMethod, AuthQuerySettings, AuthSettings, ClientTlsMode, ClientTlsSettings, ClusterSettings,
+    DatabaseAccess, DatabaseSettings, LimitsSettings, LogFormat, LogSettings, MonitorSettings, NodeSettings,
+    PoolMode, PoolOverrides, PoolSettings, RoutingSettings, ServerTlsMode, ServerTlsSettings, Settings,
+    TlsNegotiation, TlsSettings,
+};
+use crate::config::values::{show_duration, show_size};
+use crate::config::{self, Secret};
+use crate::routing::request::{Balance, Consistency, OnLag, PinAfterWrite, RoutingPolicy};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// PgBouncer's columns.
+pub const COLUMNS: Columns = &["key", "value", "default", "changeable"];
+
+/// What stands for a secret.
+const HIDDEN: &str = "(hidden)";
+
+/// What a reload cannot change.
+const FIXED: &[&str] = &["listen", "http", "log.format", "limits.statement_cache"];
+
+/// The smallest file that says nothing about any key with a default.
+const SMALLEST: &str =
+    "cluster: { nodes: [ { name: a, host: a } ] }\nauth: { users: [ { name: a, password: a } ] }\n";
+
+/// Sections whose entries have names that the file chooses: they have no defaults.
+const NAMED: &[&str] = &["cluster.nodes.", "databases.", "auth.users"];
+
+type Pairs = Vec<(String, Option<String>)>;
+
+/// Its rows: what holds now, and what would hold if the file said nothing.
+pub fn rows(settings: &Settings) -> Vec<Row> {
+    let defaults: BTreeMap<String, Option<String>> = match config::parse(Path::new(""), SMALLEST, &|_| None) {
+        Ok(smallest) => pairs(&smallest).into_iter().collect(),
+        Err(_) => BTreeMap::new(),
+    };
+    let default_of = |key: &str| {
+        let named = NAMED.iter().any(|place| key.starts_with(place));
+        if named { None } else { defaults.get(key).cloned().flatten() }
+    };
+    pairs(settings)
+        .into_iter()
+        .map(|(key, value)| {
+            let (default, changeable) = (default_of(&key), yes_no(!FIXED.contains(&key.as_str())));
+            vec![Some(key), value, default, changeable]
+        })
+        .collect()
+}
+
+fn pairs(settings: &Settings) -> Pairs {
+    let Settings { listen, http, cluster, pool, databases, routing, auth, tls, limits, log } = settings;
+    let mut pairs = vec![
+        ("listen".to_owned(), cell(list(listen.iter().map(ToString::to_string)))),
+        ("http".to_owned(), Some(http.map_or_else(|| "off".to_owned(), |address| address.to_string()))),
+    ];
+    of_cluster(cluster, &mut pairs);
+    of_pool(pool, &mut pairs);
+    databases.iter().for_each(|(name, database)| of_database(name, database, &mut pairs));
+    of_routing(routing, &mut pairs);
+    of_auth(auth, &mut pairs);
+    of_tls(tls, &mut pairs);
+    of_limits(limits, &mut pairs);
+    of_log(log, &mut pairs);
+    pairs
+}
+
+fn push(pairs: &mut Pairs, section: &str, entries: impl IntoIterator<Item = (&'static str, Option<String>)>) {
+    pairs.extend(entries.into_iter().map(|(key, value)| (format!("{section}.{key}"), value)));
+}
+
+fn of_cluster(cluster: &ClusterSettings, pairs: &mut Pairs) {
+    let ClusterSettings { nodes, monitor } = cluster;
+    for NodeSettings { name, host, port, weight, zone, tags } in nodes {
+        let entries = [
+            ("host", cell(host)),
+            ("port", cell(port)),
+            ("weight", cell(weight)),
+            ("zone", zone.clone()),
+            ("tags", cell(list(tags.iter().cloned()))),
+        ];
+        push(pairs, &format!("cluster.nodes.{name}"), entries);
+    }
+    let MonitorSettings { user, password, database, interval } = monitor;
+    let entries = [
+        ("user", cell(user)),
+        ("password", hidden(password.as_ref())),
+        ("database", cell(database)),
+        ("interval", time(*interval)),
+    ];
+    push(pairs, "cluster.monitor", entries);
+}
+
+fn of_pool(pool: &PoolSettings, pairs: &mut Pairs) {
+    let PoolSettings {
+        mode,
+        size,
+        min_idle,
+        max_waiting,
+        wait_timeout,
+        idle_timeout,
+        max_lifetime,
+        connect_timeout,
+        max_pools,
+    } = pool;
+    let entries = [
+        ("mode", cell(mode_word(*mode))),
+        ("size", cell(size)),
+        ("min_idle", cell(min_idle)),
+        ("max_waiting", cell(max_waiting)),
+        ("wait_timeout", time(*wait_timeout)),
+        ("idle_timeout", time_or_off(*idle_timeout)),
+        ("max_lifetime", time_or_off(*max_lifetime)),
+        ("connect_timeout", time(*connect_timeout)),
+        ("max_pools", cell(max_pools)),
+    ];
+    push(pairs, "pool", entries);
+}
+
+fn of_database(name: &str, database: &DatabaseSettings, pairs: &mut Pairs) {
+    let DatabaseSettings { dbname, pool, users } = database;
+    push(pairs, &format!("databases.{name}"), [("dbname", cell(dbname))]);
+    of_overrides(&format!("databases.{name}.pool"), pool, pairs);
+    users.iter().for_each(|(user, own)| of_overrides(&format!("databases.{name}.users.{user}"), own, pairs));
+}
+
+/// Only what is said.
+fn of_overrides(section: &str, overrides: &PoolOverrides, pairs: &mut Pairs) {
+    let PoolOverrides { mode, size, min_idle } = overrides;
+    let entries = [
+        ("mode", mode.and_then(|mode| cell(mode_word(mode)))),
+        ("size", size.and_then(cell)),
+        ("min_idle", min_idle.and_then(cell)),
+    ];
+    push(pairs, section, entries.into_iter().filter(|(_, value)| value.is_some()));
+}
+
+fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
+    let RoutingSettings { policy, read_only_functions, writing_functions } = routing;
+    let RoutingPolicy {
+        consistency,
+        max_staleness,
+        max_lag_bytes,
+        // Follows from the monitor's interval.
+        sample_max_age: _,
+        wait,
+        lag_wait_limit,
+        on_lag,
+        pin_after_write,
+        balance,
+    } = policy;
+    let entries = [
+        ("consistency", cell(consistency_word(*consistency))),
+        ("max_staleness", time(*max_staleness)),
+        ("max_lag", Some(show_size(*max_lag_bytes))),
+        ("wait", time(*wait)),
+        ("on_lag", cell(on_lag_word(*on_lag))),
+        ("lag_wait_limit", time(*lag_wait_limit)),
+        ("pin_after_write", Some(pin_word(*pin_after_write))),
+        ("balance", cell(balance_word(*balance))),
+        ("functions.read_only", cell(list(read_only_functions.iter().cloned()))),
+        ("functions.writing", cell(list(writing_functions.iter().cloned()))),
+    ];
+    push(pairs, "routing", entries);
+}
+
+fn of_auth(auth: &AuthSettings, pairs: &mut Pairs) {
+    let AuthSettings { method, users, query, databases } = auth;
+    let databases = match databases {
+        DatabaseAccess::Any => "any",
+        DatabaseAccess::Listed => "listed",
+    };
+    let entries = [
+        ("method", cell(method_word(*method))),
+        ("users", cell(list(users.iter().map(|user| user.name.clone())))),
+        ("databases", cell(databases)),
+    ];
+    push(pairs, "auth", entries);
+    let Some(AuthQuerySettings { user, password, database, query }) = query else { return };
+    let entries = [
+        ("user", cell(user)),
+        ("password", hidden(password.as_ref())),
+        ("database", cell(database)),
+        ("query", cell(query)),
+    ];
+    push(pairs, "auth.query", entries);
+}
+
+fn of_tls(tls: &TlsSettings, pairs: &mut Pairs) {
+    let TlsSettings { client, server } = tls;
+    let ClientTlsSettings { mode, cert, key, ca } = client;
+    let mode = match mode {
+        ClientTlsMode::Disable => "disable",
+        ClientTlsMode::Prefer => "prefer",
+        ClientTlsMode::Require => "require",
+    };
+    let entries = [("mode", cell(mode)), ("cert", path(cert)), ("key", path(key)), ("ca", path(ca))];
+    push(pairs, "tls.client", entries);
+    let ServerTlsSettings { mode, negotiation, ca, cert, key } = server;
+    let mode = match mode {
+        ServerTlsMode::Disable => "disable",
+        ServerTlsMode::Prefer => "prefer",
+        ServerTlsMode::Require => "require",
+        ServerTlsMode::VerifyCa => "verify-ca",
+        ServerTlsMode::VerifyFull => "verify-full",
+    };
+    let negotiation = match negotiation {
+        TlsNegotiation::Postgres => "postgres",
+        TlsNegotiation::Direct => "direct",
+    };
+    let entries = [
+        ("mode", cell(mode)),
+        ("negotiation", cell(negotiation)),
+        ("ca", path(ca)),
+        ("cert", path(cert)),
+        ("key", path(key)),
+    ];
+    push(pairs, "tls.server", entries);
+}
+
+fn of_limits(limits: &LimitsSettings, pairs: &mut Pairs) {
+    let LimitsSettings {
+        clients,
+        login_clients,
+        replication_clients,
+        message_size,
+        login_timeout,
+        client_idle_timeout,
+        prepared_statements,
+        client_statements,
+        statement_cache,
+        pipeline,
+        hold_time,
+        hold_clients,
+        drain_timeout,
+    } = limits;
+    let entries = [
+        ("clients", cell(clients)),
+        ("login_clients", cell(login_clients)),
+        ("replication_clients", cell(replication_clients)),
+        ("message_size", Some(show_size(*message_size))),
+        ("login_timeout", time(*login_timeout)),
+        ("client_idle_timeout", time_or_off(*client_idle_timeout)),
+        ("prepared_statements", cell(prepared_statements)),
+        ("client_statements", cell(client_statements)),
+        ("statement_cache", cell(statement_cache)),
+        ("pipeline", cell(pipeline)),
+        ("hold_time", time(*hold_time)),
+        ("hold_clients", cell(hold_clients)),
+        ("drain_timeout", time(*drain_timeout)),
+    ];
+    push(pairs, "limits", entries);
+}
+
+fn of_log(log: &LogSettings, pairs: &mut Pairs) {
+    let LogSettings { level, format } = log;
+    let format = match format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    };
+    push(pairs, "log", [("level", cell(level)), ("format", cell(format))]);
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    items.collect::<Vec<_>>().join(", ")
+}
+
+/// That there is one, and nothing else: not its length either.
+fn hidden(secret: Option<&Secret>) -> Option<String> {
+    secret.map(|_| HIDDEN.to_owned())
+}
+
+fn path(path: &Option<PathBuf>) -> Option<String> {
+    path.as_ref().map(|path| path.display().to_string())
+}
+
+fn time(duration: Duration) -> Option<String> {
+    Some(show_duration(duration))
+}
+
+fn time_or_off(duration: Option<Duration>) -> Option<String> {
+    Some(duration.map_or_else(|| "off".to_owned(), show_duration))
+}
+
+/// The word in the file.
+pub fn mode_word(mode: PoolMode) -> &'static str {
+    match mode {
+        PoolMode::Transaction => "transaction",
+        PoolMode::Session => "session",
+    }
+}
+
+fn method_word(method: AuthMethod) -> &'static str {
+    match method {
+        AuthMethod::ScramSha256 => "scram-sha-256",
+        AuthMethod::Md5 => "md5",
+        AuthMethod::Plain => "plain",
+        AuthMethod::Trust => "trust",
+        AuthMethod::Cert => "cert",
+    }
+}
+
+fn consistency_word(consistency: Consistency) -> &'static str {
+    match consistency {
+        Consistency::Eventual => "eventual",
+        Consistency::Session => "session",
+    }
+}
+
+fn on_lag_word(on_lag: OnLag) -> &'static str {
+    match on_lag {
+        OnLag::Primary => "primary",
+        OnLag::Wait => "wait",
+        OnLag::Error => "error",
+    }
+}
+
+fn pin_word(pin: PinAfterWrite) -> String {
+    match pin {
+        PinAfterWrite::UntilCaughtUp => "until_caught_up".to_owned(),
+        PinAfterWrite::For(duration) => show_duration(duration),
+        PinAfterWrite::UntilDisconnect => "until_disconnect".to_owned(),
+    }
+}
+
+fn balance_word(balance: Balance) -> &'static str {
+    match balance {
+        Balance::Lag => "lag",
+        Balance::LeastBusy => "least_busy",
+        Balance::Latency => "latency",
+        Balance::RoundRobin => "round_robin",
+        Balance::Random => "random",
+    }
+}
+
+#[cfg(test)]
+mod tests;

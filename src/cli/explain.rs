@@ -1,0 +1,280 @@
+//! `pgweir explain`: where would a statement run, and why?
+
+use crate::cli::args::ExplainArgs;
+use crate::cli::{Outcome, load, print};
+use crate::config::settings::RoutingSettings;
+use crate::routing::reason::Reason;
+use crate::session::block::begins_read_only;
+use crate::session::settings::Settings;
+use crate::sql::catalog::{Catalog, Overrides};
+use crate::sql::class::{Access, Class, Marks, Route, Why};
+use crate::sql::classify::classify;
+use crate::sql::effects::effects_of;
+use crate::sql::lexer::{Dialect, Keys};
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::{Value, json};
+use std::io::{BufRead, Read, Write};
+use std::path::Path;
+
+/// Standard input is read up to this size, a line of it up to this length.
+const INPUT_MAX: u64 = 64 << 20;
+
+/// Explains what the arguments name. The configuration is needed only for `routing.functions`, so
+/// one that is merely not there is not missed unless it was asked for.
+pub fn run(config: Option<&Path>, args: &ExplainArgs) -> Outcome {
+    let routing = match config {
+        Some(file) => match load(file) {
+            Some(settings) => settings.routing,
+            None => return Outcome::BadUsage,
+        },
+        None => at_hand(),
+    };
+    let judge = Judge::new(&routing);
+    match (args.sql.as_deref(), args.json, &args.file) {
+        (Some("-"), true, _) => lines(&judge, &mut std::io::stdin().lock(), &mut std::io::stdout().lock()),
+        (Some("-"), false, _) => text(read_all(std::io::stdin().lock()), &judge, args.json),
+        (Some(sql), json, _) => text(Ok(sql.to_owned()), &judge, json),
+        (None, json, Some(file)) => {
+            let contents = std::fs::File::open(file).and_then(read_all);
+            text(
+                contents.map_err(|e| std::io::Error::other(format!("{}: {e}", file.display()))),
+                &judge,
+                json,
+            )
+        }
+        (None, _, None) => Outcome::BadUsage,
+    }
+}
+
+/// What the configuration in this folder says, if there is one.
+fn at_hand() -> RoutingSettings {
+    let file = Path::new(crate::cli::args::DEFAULT_CONFIG);
+    if !file.exists() {
+        return RoutingSettings::default();
+    }
+    match crate::config::load(file) {
+        Ok(settings) => settings.routing,
+        Err(_) => {
+            eprintln!("pgweir: {} has mistakes and is not used (pgweir check)", file.display());
+            RoutingSettings::default()
+        }
+    }
+}
+
+fn read_all(from: impl Read) -> std::io::Result<String> {
+    let mut text = String::new();
+    from.take(INPUT_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// One text as one request: as a client would send it in one simple query.
+fn text(sql: std::io::Result<String>, judge: &Judge, json: bool) -> Outcome {
+    match sql {
+        Err(error) => {
+            eprintln!("pgweir: cannot read the statement: {error}");
+            Outcome::Failed
+        }
+        Ok(sql) if json => print(&format!("{}\n", judge.explain(&sql).to_json())),
+        Ok(sql) => print(&judge.explain(&sql).to_table()),
+    }
+}
+
+/// One JSON string per line in, one JSON object per line out, each sent at once so that a program
+/// can hold a conversation.
+fn lines(judge: &Judge, input: &mut impl BufRead, output: &mut impl Write) -> Outcome {
+    let mut outcome = Outcome::Fine;
+    loop {
+        let mut line = Vec::new();
+        match input.by_ref().take(INPUT_MAX).read_until(b'\n', &mut line) {
+            Ok(0) => return outcome,
+            Ok(_) => {}
+            Err(error) => {
+                eprintln!("pgweir: cannot read standard input: {error}");
+                return Outcome::Failed;
+            }
+        }
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let answer = match serde_json::from_slice::<String>(&line) {
+            Ok(sql) => judge.explain(&sql).to_json(),
+            Err(error) => {
+                outcome = Outcome::Failed;
+                json!({ "error": format!("expected a JSON string: {error}") })
+            }
+        };
+        if writeln!(output, "{answer}").and_then(|()| output.flush()).is_err() {
+            return Outcome::Failed;
+        }
+    }
+}
+
+/// Judges without a cluster: an empty catalog, replicas that are up and have replayed everything.
+struct Judge {
+    catalog: Catalog,
+    overrides: Overrides,
+    keys: Keys,
+}
+
+impl Judge {
+    fn new(routing: &RoutingSettings) -> Judge {
+        let overrides = Overrides::new(&routing.read_only_functions, &routing.writing_functions, 0);
+        Judge { catalog: Catalog::empty(), overrides, keys: Keys::fixed() }
+    }
+
+    fn explain(&self, sql: &str) -> Explained {
+        let class = classify(sql.as_bytes(), &self.catalog, &self.overrides, Dialect::STANDARD, &self.keys);
+        let unfit = class.marks.intersects(Marks::NOT_ON_STANDBY.with(Marks::LOCKS));
+        let effects = effects_of(sql.as_bytes(), Dialect::STANDARD);
+        let begins_read_only = !unfit && begins_read_only(&effects, &Settings::default());
+        Explained { class, begins_read_only }
+    }
+}
+
+struct Explained {
+    class: Class,
+    begins_read_only: bool,
+}
+
+impl Explained {
+    /// What `decide` says of it outside a transaction, on a session that has not written.
+    fn decide(&self) -> (&'static str, Reason) {
+        let class = &self.class;
+        match (class.access, class.why, class.route) {
+            _ if class.marks.contains(Marks::PGWEIR) => ("primary", Reason::SessionState),
+            (_, _, Route::Auto) if self.begins_read_only => ("replica", Reason::ReadOnlyTransaction),
+            (_, _, Route::Replica) if self.begins_read_only => ("replica", Reason::RouteReplica),
+            (Access::Read, _, Route::Primary) => ("primary", Reason::RoutePrimary),
+            (Access::Read, _, Route::Replica) => ("replica", Reason::RouteReplica),
+            (Access::Read, _, Route::Auto) => ("replica", Reason::Balanced),
+            (_, Why::TransactionControl, _) => ("primary", Reason::TransactionControl),
+            (_, Why::SessionState, _) => ("primary", Reason::SessionState),
+            (_, Why::CatalogNotLoaded, _) => ("primary", Reason::CatalogNotLoaded),
+            (Access::Write, ..) => ("primary", Reason::Write),
+            (Access::Unknown, ..) => ("primary", Reason::Unknown),
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        let (target, reason) = self.decide();
+        json!({
+            "access": access(self.class.access),
+            "target": target,
+            "reason": reason.as_str(),
+            "why": self.class.why.as_str(),
+            "marks": marks(self.class.marks),
+            "fingerprint": format!("{:032x}", self.class.fingerprint.0),
+        })
+    }
+
+    fn to_table(&self) -> String {
+        let (target, reason) = self.decide();
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
+        table.add_row(["access", access(self.class.access)]);
+        table.add_row(["target", target]);
+        table.add_row(["reason", reason.as_str()]);
+        table.add_row(["why", self.class.why.as_str()]);
+        let marks = marks(self.class.marks);
+        if !marks.is_empty() {
+            table.add_row(["marks".to_owned(), marks.join(", ")]);
+        }
+        table.add_row(["fingerprint".to_owned(), format!("{:032x}", self.class.fingerprint.0)]);
+        format!("{table}\n")
+    }
+}
+
+fn access(access: Access) -> &'static str {
+    match access {
+        Access::Read => "read",
+        Access::Write => "write",
+        Access::Unknown => "unknown",
+    }
+}
+
+fn marks(marks: Marks) -> Vec<&'static str> {
+    [
+        (Marks::TRANSACTION_CONTROL, "transaction_control"),
+        (Marks::SESSION_EFFECT, "session_effect"),
+        (Marks::DDL, "ddl"),
+        (Marks::MULTI_STATEMENT, "multi_statement"),
+        (Marks::COPY, "copy"),
+        (Marks::PGWEIR, "pgweir"),
+        (Marks::EMPTY, "empty"),
+        (Marks::HINTED, "hinted"),
+        (Marks::READ_ONLY, "read_only"),
+        (Marks::NOT_ON_STANDBY, "not_on_standby"),
+        (Marks::LOCKS, "locks"),
+    ]
+    .into_iter()
+    .filter(|(mark, _)| marks.contains(*mark))
+    .map(|(_, name)| name)
+    .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn conversation(input: &str) -> (Outcome, Vec<Value>) {
+        let judge = Judge::new(&RoutingSettings::default());
+        let mut output = Vec::new();
+        let outcome = lines(&judge, &mut input.as_bytes(), &mut output);
+        let answers = String::from_utf8(output).unwrap();
+        (outcome, answers.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+    }
+
+    #[test]
+    fn each_line_gets_one_answer_in_order() {
+        let (outcome, answers) = conversation("\"SELECT 1\"\n\"DELETE FROM t\"\n\"BEGIN\"\n\"???\"\n");
+        let said: Vec<_> = answers.iter().map(|a| (a["target"].clone(), a["reason"].clone())).collect();
+        let expected = [
+            ("replica", "balanced"),
+            ("primary", "write"),
+            ("primary", "transaction_control"),
+            ("primary", "unknown"),
+        ];
+        assert_eq!(said, expected.map(|(target, reason)| (json!(target), json!(reason))));
+        assert_eq!(outcome, Outcome::Fine);
+    }
+
+    #[test]
+    fn a_malformed_line_is_answered_and_the_next_ones_too() {
+        let (outcome, answers) = conversation("SELECT 1\n{}\n\n\"SELECT 1\"");
+        assert_eq!(answers.len(), 3);
+        assert!(answers[0]["error"].is_string() && answers[1]["error"].is_string());
+        assert_eq!(answers[2]["target"], "replica");
+        assert_eq!(outcome, Outcome::Failed);
+    }
+
+    #[test]
+    fn a_hint_asks_but_does_not_overrule_a_write() {
+        let (_, answers) = conversation(
+            "\"/* pgweir.route=primary */ SELECT 1\"\n\"/* pgweir.route=replica */ SELECT 1\"\n\"/* pgweir.route=replica */ DELETE FROM t\"\n",
+        );
+        let reasons: Vec<_> = answers.iter().map(|answer| answer["reason"].as_str()).collect();
+        assert_eq!(reasons, [Some("route_primary"), Some("route_replica"), Some("write")]);
+    }
+
+    #[test]
+    fn literals_and_white_space_do_not_change_the_fingerprint() {
+        let (_, answers) = conversation("\"SELECT 1\"\n\"select  2 -- x\"\n\"SELECT a\"\n");
+        assert_eq!(answers[0]["fingerprint"], answers[1]["fingerprint"]);
+        assert_ne!(answers[0]["fingerprint"], answers[2]["fingerprint"]);
+    }
+
+    #[test]
+    fn the_configuration_may_declare_functions() {
+        let routing = RoutingSettings {
+            read_only_functions: vec!["app.total".to_owned()],
+            ..RoutingSettings::default()
+        };
+        let explained = Judge::new(&routing).explain("SELECT app.total(1)");
+        assert_eq!(explained.decide().0, "replica");
+        assert_eq!(
+            Judge::new(&RoutingSettings::default()).explain("SELECT app.total(1)").decide().0,
+            "primary"
+        );
+    }
+}

@@ -1,0 +1,4 @@
+//! Watermarks: which moments of the primary has a replica provably replayed?
+
+pub mod gate;
+pub mod ring;

@@ -1,0 +1,222 @@
+//! Samples every node and publishes the picture.
+//!
+//! One task per node owns one connection, asks one query at a time, and feeds `Picture`, where all
+//! is decided under one short lock. Readers take the view from `ArcSwap` and the live numbers from
+//! atomics; they never meet the lock.
+
+mod catch_up;
+mod picture;
+mod probe;
+mod settings;
+pub mod tls;
+mod tracked;
+
+pub use crate::cluster::health::Evidence;
+pub use crate::monitor::settings::{MonitorSettings, NodeSettings};
+pub use crate::monitor::tls::{MonitorTls, TlsDemand};
+
+use crate::clock;
+use crate::cluster::view::{ClusterView, NodeState};
+use crate::moment::Moment;
+use crate::monitor::picture::{Outcome, Picture};
+use crate::node::{NodeId, Role};
+use arc_swap::{ArcSwap, Guard};
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+/// The handle to the monitor; clones share it.
+#[derive(Clone)]
+pub struct Monitor {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    view: Arc<ArcSwap<ClusterView>>,
+    picture: Mutex<Picture>,
+    publications: AtomicU64,
+    changed: Notify,
+    waiters: AtomicUsize,
+    settings: ArcSwap<MonitorSettings>,
+    probes: Mutex<HashMap<NodeId, Probe>>,
+}
+
+/// A running task, and how to wake it.
+struct Probe {
+    wake: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+/// Sampling is fast while one of these lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(waiters: &'a AtomicUsize) -> Waiting<'a> {
+        waiters.fetch_add(1, Ordering::AcqRel);
+        Waiting(waiters)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Monitor {
+    /// Starts one task per node on the current runtime.
+    pub fn start(settings: MonitorSettings) -> Monitor {
+        let picture = Picture::new(&settings.nodes, settings.policy);
+        let shared = Arc::new(Shared {
+            view: Arc::new(ArcSwap::from_pointee(picture.view().clone())),
+            picture: Mutex::new(picture),
+            publications: AtomicU64::new(0),
+            changed: Notify::new(),
+            waiters: AtomicUsize::new(0),
+            settings: ArcSwap::from_pointee(settings),
+            probes: Mutex::new(HashMap::new()),
+        });
+        let monitor = Monitor { shared };
+        monitor.spawn_probes();
+        monitor
+    }
+
+    /// The picture now.
+    pub fn view(&self) -> Guard<Arc<ClusterView>> {
+        self.shared.view.load()
+    }
+
+    /// Where the picture is published, for `arc_swap::Cache`.
+    pub fn view_handle(&self) -> &Arc<ArcSwap<ClusterView>> {
+        &self.shared.view
+    }
+
+    /// How many samples and pictures were published so far.
+    pub fn publications(&self) -> u64 {
+        self.shared.publications.load(Ordering::Acquire)
+    }
+
+    /// Somebody begins to wait: the primary is asked at once, the replicas when it has answered.
+    /// Call it when the wait begins, after the moment that must be covered, and then
+    /// `changed_since` as often as needed.
+    pub fn kick(&self) {
+        match self.view().primary {
+            Some(primary) => self.shared.wake(|node| node == primary),
+            None => self.shared.wake(|_| true),
+        }
+    }
+
+    /// Waits until more than `seen` publications were made, or until `until`; gives the count.
+    pub async fn changed_since(&self, seen: u64, until: Moment) -> u64 {
+        let shared = &*self.shared;
+        let waiting = Waiting::new(&shared.waiters);
+        let mut changed = pin!(shared.changed.notified());
+        // Registered before the count is read, so that no publication is missed.
+        changed.as_mut().enable();
+        if self.publications() == seen {
+            // Either way the caller decides again: a time-out is an answer too.
+            drop(tokio::time::timeout_at(clock::instant(until).into(), changed).await);
+        }
+        drop(waiting);
+        self.publications()
+    }
+
+    /// Waits until another picture than that of `generation` is published, or until `until`. Unlike
+    /// `changed_since` it does not ask for samples.
+    pub async fn view_changed(&self, generation: u64, until: Moment) {
+        let mut changed = pin!(self.shared.changed.notified());
+        changed.as_mut().enable();
+        if self.view().generation == generation {
+            // The caller looks at the picture again, whatever ended the wait.
+            drop(tokio::time::timeout_at(clock::instant(until).into(), changed).await);
+        }
+    }
+
+    /// The relay saw something on its own connections to `node`.
+    pub fn report(&self, node: NodeId, evidence: Evidence) {
+        let outcome = self.shared.picture().witnessed(node, evidence, clock::now());
+        self.shared.perform(outcome);
+        self.shared.wake(|other| other == node);
+    }
+
+    /// Other nodes, or other ways to reach them. Nodes that stay keep their ids and what is known.
+    pub fn reload(&self, settings: MonitorSettings) {
+        let view = self.shared.picture().reload(&settings.nodes, settings.policy);
+        self.shared.settings.store(Arc::new(settings));
+        for (_, probe) in self.shared.probes().drain() {
+            probe.task.abort();
+        }
+        self.shared.publish(Some(view));
+        self.spawn_probes();
+    }
+
+    /// Ends every task and its connection.
+    pub async fn shutdown(&self) {
+        let ended: Vec<Probe> = self.shared.probes().drain().map(|(_, probe)| probe).collect();
+        for probe in ended {
+            probe.task.abort();
+            // An aborted task ends with a JoinError, which is what was asked for.
+            drop(probe.task.await);
+        }
+    }
+
+    fn spawn_probes(&self) {
+        let view = self.shared.view.load_full();
+        let mut probes = self.shared.probes();
+        for node in view.nodes.iter().filter(|node| node.state != NodeState::Removed) {
+            let wake = Arc::new(Notify::new());
+            // Weak, so that a monitor that everybody dropped ends its tasks.
+            let run = probe::run(Arc::downgrade(&self.shared), node.id, Arc::clone(&wake));
+            probes.insert(node.id, Probe { wake, task: tokio::spawn(run) });
+        }
+    }
+}
+
+impl Shared {
+    // A panic under these locks is a defect already reported; what they hold stays consistent
+    // enough to be measured anew.
+    fn picture(&self) -> MutexGuard<'_, Picture> {
+        self.picture.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn probes(&self) -> MutexGuard<'_, HashMap<NodeId, Probe>> {
+        self.probes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self, which: impl Fn(NodeId) -> bool) {
+        for (_, probe) in self.probes().iter().filter(|(node, _)| which(**node)) {
+            probe.wake.notify_one();
+        }
+    }
+
+    fn somebody_waits(&self) -> bool {
+        self.waiters.load(Ordering::Acquire) > 0
+    }
+
+    fn perform(&self, outcome: Outcome) {
+        self.publish(outcome.view);
+        if outcome.ask_replicas {
+            let view = self.view.load();
+            self.wake(|id| view.node(id).is_some_and(|node| node.role == Some(Role::Replica)));
+        }
+    }
+
+    fn publish(&self, view: Option<ClusterView>) {
+        if let Some(view) = view {
+            self.view.store(Arc::new(view));
+        }
+        self.publications.fetch_add(1, Ordering::AcqRel);
+        self.changed.notify_waiters();
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        for (_, probe) in self.probes().drain() {
+            probe.task.abort();
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! Samples and failures in, the published picture out. No I/O and no clock: the tasks of
+//! `monitor::probe` feed it under one lock, so that every node's live numbers have one writer.
+
+use crate::cluster::health::{Evidence, Failure, HealthPolicy};
+use crate::cluster::roles::{Claim, Standing};
+use crate::cluster::view::{ClusterView, NodeLive, NodeState, NodeView};
+use crate::freshness::ring::{PrimaryRing, PrimarySample, Pushed, WalGeometry};
+use crate::lsn::{Lsn, TimelineId, WalPosition};
+use crate::moment::Moment;
+use crate::monitor::settings::NodeSettings;
+use crate::monitor::tracked::Tracked;
+use crate::node::{NodeId, Role};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a node tells once per connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// `pg_control_system()`.
+    pub system_identifier: u64,
+    /// Sizes of its WAL.
+    pub geometry: WalGeometry,
+}
+
+/// One answer of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sample {
+    /// Of a primary.
+    Primary(PrimarySample),
+    /// Of a standby.
+    Replica(ReplicaSample),
+}
+
+/// One answer of a standby.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReplicaSample {
+    /// Taken before the query was sent.
+    pub sent: Moment,
+    /// `pg_last_wal_replay_lsn()`.
+    pub replay: Option<Lsn>,
+    /// `pg_is_wal_replay_paused()`.
+    pub paused: bool,
+    /// The timeline on which it was proven to be, if this answer proves any.
+    pub branch: Option<TimelineId>,
+}
+
+/// What the shell does after an input.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// A new picture to publish.
+    pub view: Option<ClusterView>,
+    /// The primary has shown something that replicas are to be asked about now.
+    pub ask_replicas: bool,
+    /// This node is a replica that has not replayed what the primary has shown.
+    pub behind: bool,
+    /// It must prove its timeline.
+    pub prove_branch: bool,
+}
+
+/// All that is known.
+#[derive(Debug)]
+pub struct Picture {
+    policy: HealthPolicy,
+    tracked: Vec<Tracked>,
+    view: ClusterView,
+    standing: Standing,
+    ring: PrimaryRing,
+    /// Whose samples the ring holds.
+    ring_of: Option<NodeId>,
+    refreshed: Moment,
+}
+
+impl Picture {
+    /// Nothing known about `nodes`.
+    pub fn new(nodes: &[NodeSettings], policy: HealthPolicy) -> Picture {
+        let mut picture = Picture {
+            policy,
+            tracked: Vec::new(),
+            view: ClusterView::default(),
+            standing: Standing::default(),
+            ring: PrimaryRing::default(),
+            ring_of: None,
+            refreshed: Moment::NEVER,
+        };
+        picture.reload(nodes, policy);
+        picture
+    }
+
+    /// The picture as last published.
+    pub fn view(&self) -> &ClusterView {
+        &self.view
+    }
+
+    /// Other nodes, or another policy. A node that stays keeps its id and all that is known of it.
+    pub fn reload(&mut self, nodes: &[NodeSettings], policy: HealthPolicy) -> ClusterView {
+        self.policy = policy;
+        let listed = |node: &NodeView| nodes.iter().any(|settings| is_same(node, settings));
+        for index in 0..self.tracked.len() {
+            if !listed(&self.view.nodes[index]) && self.tracked[index].health.state() != NodeState::Removed {
+                self.tracked[index].forget(&self.view.nodes[index].live);
+                self.tracked[index] = Tracked::new();
+                self.tracked[index].health.removed();
+            }
+        }
+        if self.tracked.iter().all(|tracked| tracked.health.state() == NodeState::Removed) {
+            // Nobody is left of the cluster that was measured: another one may take its place.
+            self.standing = Standing::default();
+            self.ring.clear();
+        }
+        for settings in nodes {
+            self.add(settings);
+        }
+        self.settle();
+        self.view.generation += 1;
+        self.redraw(Moment::NEVER);
+        self.view.clone()
+    }
+
+    fn add(&mut self, settings: &NodeSettings) {
+        match self.view.nodes.iter().position(|node| is_same(node, settings)) {
+            Some(index) => {
+                if self.tracked[index].health.state() == NodeState::Removed {
+                    self.tracked[index] = Tracked::new();
+                }
+                let node = &mut self.view.nodes[index];
+                node.weight = settings.weight.max(1);
+                node.zone = settings.zone.as_deref().map(Arc::from);
+                node.tags = settings.tags.iter().map(|tag| Arc::from(tag.as_str())).collect();
+            }
+            // Ids are 16 bits wide and never reused: 65,536 different nodes in a process' life.
+            None => {
+                if let Ok(number) = u16::try_from(self.tracked.len()) {
+                    self.view.nodes.push(unknown_node(NodeId(number), settings));
+                    self.tracked.push(Tracked::new());
+                }
+            }
+        }
+    }
+
+    /// A new connection to `node` told who it is.
+    pub fn connected(&mut self, node: NodeId, identity: Identity) {
+        let Some((tracked, view)) = self.entry(node) else { return };
+        if tracked.health.state() == NodeState::Removed {
+            return;
+        }
+        tracked.forget(&view.live);
+        tracked.attempted = true;
+        // Another system behind the same address: its timelines are not this one's.
+        if tracked.system_identifier != Some(identity.system_identifier) {
+            tracked.timeline = None;
+        }
+        tracked.system_identifier = Some(identity.system_identifier);
+        tracked.geometry = identity.geometry;
+        // It restarted: what it proved before, it must prove again.
+        if tracked.health.role() == Some(Role::Replica) {
+            tracked.timeline = None;
+        }
+    }
+
+    /// `node` answered.
+    pub fn sampled(&mut self, node: NodeId, sample: Sample, now: Moment) -> Outcome {
+        let Some((tracked, view)) = self.entry(node) else { return Outcome::default() };
+        if tracked.health.state() == NodeState::Removed {
+            return Outcome::default();
+        }
+        let role = match sample {
+            Sample::Primary(_) => Role::Primary,
+            Sample::Replica(_) => Role::Replica,
+        };
+        if tracked.health.role().is_some_and(|old| old != role) {
+            tracked.timeline = None;
+            tracked.forget(&view.live);
+        }
+        let recovered = tracked.health.state() != NodeState::Up;
+        tracked.health.answered(role);
+        if recovered {
+            view.last_error = None;
+        }
+        match sample {
+            Sample::Primary(sample) => self.primary_sampled(node, sample, now),
+            Sample::Replica(sample) => self.replica_sampled(node, sample, now),
+        }
+    }
+
+    fn primary_sampled(&mut self, node: NodeId, sample: PrimarySample, now: Moment) -> Outcome {
+        let Some((tracked, view)) = self.entry(node) else { return Outcome::default() };
+        let geometry = tracked.geometry;
+        tracked.timeline = Some(sample.timeline);
+        tracked.position = Some(geometry.last_record_end(sample.insert));
+        tracked.sent = Some(sample.sent);
+        tracked.paused = false;
+        view.live.publish(sample.sent, sample.sent, sample.sent);
+        self.settle();
+        if self.standing.primary == Some(node) {
+            if self.ring_of.replace(node).is_some_and(|previous| previous != node) {
+                self.ring.clear();
+            }
+            self.ring.set_geometry(geometry);
+            if self.ring.push(sample) != Pushed::OutOfOrder {
+                self.cover_replicas(sample, now);
+            }
+        }
+        let ask_replicas = self.standing.primary == Some(node);
+        Outcome { view: self.refresh(now), ask_replicas, behind: false, prove_branch: false }
+    }
+
+    /// A newer sample of the primary makes what replicas had already replayed worth more.
+    fn cover_replicas(&mut self, sample: PrimarySample, now: Moment) {
+        let insert = self.ring.newest().map_or(sample.insert, |newest| newest.insert);
+        for index in 0..self.tracked.len() {
+            let tracked = &mut self.tracked[index];
+            // What it had replayed before anybody asked says nothing about how long replay takes.
+            if tracked.position.is_some_and(|replay| replay < insert) {
+                tracked.catch_up.primary_at(insert, sample.sent);
+            }
+            self.cover(index, now);
+        }
+    }
+
+    /// Publishes the watermark of one replica. `true`: it is behind the newest primary sample.
+    fn cover(&mut self, index: usize, now: Moment) -> bool {
+        let (Some(tracked), Some(view)) = (self.tracked.get_mut(index), self.view.nodes.get(index)) else {
+            return false;
+        };
+        let (Some(newest), Some(timeline), Some(lsn), Some(sent)) =
+            (self.ring.newest(), tracked.timeline, tracked.position, tracked.sent)
+        else {
+            return false;
+        };
+        if !tracked.health.holds_role(Role::Replica)
+            || tracked.system_identifier != self.standing.system_identifier
+        {
+            return false;
+        }
+        if timeline == newest.timeline {
+            let proven = self.ring.watermark(WalPosition { timeline, lsn });
+            tracked.watermark = tracked.watermark.max(proven);
+        }
+        view.live.publish(tracked.watermark.insert, tracked.watermark.flush, sent);
+        let behind = lsn < newest.insert;
+        let took = tracked.catch_up.replica_at(lsn, sent, now);
+        // With nothing left to replay a sample is all there is to wait for, however long it took
+        // before; on an idle cluster nothing would ever correct the old figure.
+        view.live.set_catch_up(if behind { took } else { Duration::ZERO });
+        behind
+    }
+
+    fn replica_sampled(&mut self, node: NodeId, sample: ReplicaSample, now: Moment) -> Outcome {
+        let Some((tracked, view)) = self.entry(node) else { return Outcome::default() };
+        if tracked.position > sample.replay && tracked.sent.is_some() {
+            // Impossible while its connection lives: nothing is proven any more.
+            tracked.forget(&view.live);
+            tracked.timeline = None;
+        }
+        tracked.position = sample.replay;
+        tracked.sent = sample.replay.map(|_| sample.sent);
+        tracked.paused = sample.paused;
+        // While it runs, a standby only goes on to newer timelines.
+        tracked.timeline = sample.branch.max(tracked.timeline);
+        self.settle();
+        let behind = self.cover(node.index(), now);
+        let proven = self.tracked.get(node.index()).and_then(|tracked| tracked.timeline);
+        let prove_branch = proven.is_none() || proven != self.standing.timeline;
+        Outcome { view: self.refresh(now), ask_replicas: false, behind, prove_branch }
+    }
+
+    /// An attempt to measure `node` failed.
+    pub fn failed(&mut self, node: NodeId, failure: Failure, error: &str, now: Moment) -> Outcome {
+        let policy = self.policy;
+        let Some((tracked, view)) = self.entry(node) else { return Outcome::default() };
+        tracked.attempted = true;
+        tracked.health.failed(failure, now, &policy);
+        if failure != Failure::Late {
+            tracked.forget(&view.live);
+        }
+        if view.last_error.as_deref() != Some(error) {
+            view.last_error = Some(Arc::from(error));
+        }
+        self.settle();
+        Outcome { view: self.refresh(now), ..Outcome::default() }
+    }
+
+    /// The relay saw something on its own connections.
+    pub fn witnessed(&mut self, node: NodeId, evidence: Evidence, now: Moment) -> Outcome {
+        let Some((tracked, view)) = self.entry(node) else { return Outcome::default() };
+        if tracked.health.witnessed(evidence) {
+            tracked.forget(&view.live);
+            tracked.timeline = None;
+            view.last_error = Some(Arc::from("in_hot_standby changed: its role is being measured again"));
+        }
+        self.settle();
+        Outcome { view: self.refresh(now), ..Outcome::default() }
+    }
+
+    fn entry(&mut self, node: NodeId) -> Option<(&mut Tracked, &mut NodeView)> {
+        Some((self.tracked.get_mut(node.index())?, self.view.nodes.get_mut(node.index())?))
+    }
+
+    /// Who is primary now? On a new timeline every replica must prove itself again.
+    fn settle(&mut self) {
+        let claims: Vec<Claim> = self.claims().collect();
+        let next = self.standing.advance(&claims);
+        let new_timeline = next.timeline != self.standing.timeline;
+        self.standing = next;
+        if !new_timeline {
+            return;
+        }
+        self.ring.clear();
+        for (tracked, view) in self.tracked.iter_mut().zip(&self.view.nodes) {
+            if tracked.health.role() == Some(Role::Replica) {
+                tracked.forget(&view.live);
+            }
+        }
+    }
+
+    fn claims(&self) -> impl Iterator<Item = Claim> {
+        let configured = |(_, tracked): &(&NodeView, &Tracked)| tracked.health.state() != NodeState::Removed;
+        self.view
+            .nodes
+            .iter()
+            .zip(&self.tracked)
+            .filter(configured)
+            .map(|(view, tracked)| tracked.claim(view.id))
+    }
+
+    /// The new picture, if something in it matters or its numbers have become old.
+    fn refresh(&mut self, now: Moment) -> Option<ClusterView> {
+        let old = now.since(self.refreshed) >= self.policy.interval / 2;
+        (self.redraw(now) || old).then(|| {
+            self.refreshed = now;
+            self.view.generation += 1;
+            self.view.clone()
+        })
+    }
+
+    /// Brings the view up to date; `true` when more than numbers changed.
+    fn redraw(&mut self, now: Moment) -> bool {
+        let insert = self.ring.newest().map(|sample| sample.insert);
+        let standing = self.standing;
+        let mut changed = now == Moment::NEVER;
+        for (node, tracked) in self.view.nodes.iter_mut().zip(&self.tracked) {
+            changed |= tracked.draw(node, insert, &standing);
+        }
+        changed |= self.view.primary != standing.primary
+            || self.view.conflict != standing.conflict
+            || self.view.timeline != standing.timeline;
+        self.view.primary = standing.primary;
+        self.view.conflict = standing.conflict;
+        self.view.timeline = standing.timeline;
+        self.view.system_identifier = standing.system_identifier;
+        changed
+    }
+}
+
+fn is_same(node: &NodeView, settings: &NodeSettings) -> bool {
+    *node.name == *settings.name && *node.host == *settings.host && node.port == settings.port
+}
+
+fn unknown_node(id: NodeId, settings: &NodeSettings) -> NodeView {
+    NodeView {
+        id,
+        name: Arc::from(settings.name.as_str()),
+        host: Arc::from(settings.host.as_str()),
+        port: settings.port,
+        weight: settings.weight.max(1),
+        zone: settings.zone.as_deref().map(Arc::from),
+        tags: settings.tags.iter().map(|tag| Arc::from(tag.as_str())).collect(),
+        state: NodeState::Unknown,
+        role: None,
+        timeline: None,
+        position: None,
+        lag_bytes: None,
+        replay_paused: false,
+        serves_reads: false,
+        last_error: None,
+        live: Arc::new(NodeLive::default()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,357 @@
+//! One node: connect, ask, feed the picture, again.
+
+use crate::clock;
+use crate::cluster::health::{Failure, HealthPolicy};
+use crate::freshness::ring::{PrimarySample, WalGeometry};
+use crate::lsn::{Lsn, TimelineId};
+use crate::moment::Moment;
+use crate::monitor::Shared;
+use crate::monitor::picture::{Identity, ReplicaSample, Sample};
+use crate::monitor::settings::MonitorSettings;
+use crate::node::NodeId;
+use std::error::Error;
+use std::pin::pin;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{sleep_until, timeout, timeout_at};
+use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::PgLsn;
+use tokio_postgres::{Client, Config, NoTls, Row, Statement};
+
+/// Never more often than this, however many wait.
+const MIN_GAP: Duration = Duration::from_millis(1);
+
+/// The primary is asked this often while somebody waits and nobody new came: an answer may get lost.
+const WAITING_GAP: Duration = Duration::from_millis(5);
+
+/// One text for both roles. `replay` comes before `received_tli`: a timeline that was still the old
+/// one after the position was read is the timeline of that position.
+const SAMPLE: &str = "SELECT pg_catalog.pg_is_in_recovery(),
+  CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_wal_insert_lsn() END,
+  CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_wal_flush_lsn() END,
+  CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+    THEN pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END,
+  CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() END,
+  CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_is_wal_replay_paused() END,
+  CASE WHEN pg_catalog.pg_is_in_recovery()
+    THEN (SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver LIMIT 1) END";
+
+const IDENTITY: &str = "SELECT system_identifier,
+  pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_block_size')),
+  pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size'))
+  FROM pg_catalog.pg_control_system()";
+
+/// The timeline of the last restartpoint, and of the minimum recovery point: late, but readable
+/// without `pg_monitor`.
+const BRANCH: &str = "SELECT GREATEST(
+  (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()),
+  (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()))";
+
+/// Why a connection ended, or was not made.
+struct Broken {
+    failure: Failure,
+    error: String,
+}
+
+/// Runs until the monitor is dropped or the task is aborted.
+pub(super) async fn run(shared: Weak<Shared>, node: NodeId, wake: Arc<Notify>) {
+    let mut pause = Duration::ZERO;
+    loop {
+        let Some(policy) = shared.upgrade().map(|shared| shared.settings.load().policy) else { return };
+        // `wake` cuts the pause short, but never below the interval: evidence may come in floods.
+        tokio::time::sleep(pause.min(policy.interval)).await;
+        if pause > policy.interval {
+            // A time-out here is the normal end of the pause.
+            drop(timeout(pause - policy.interval, wake.notified()).await);
+        }
+        let Some(broken) = live_once(&shared, node, &wake, &mut pause).await else { return };
+        let Some(shared) = shared.upgrade() else { return };
+        pause = next_pause(pause, broken.failure, &policy);
+        let outcome = shared.picture().failed(node, broken.failure, &broken.error, clock::now());
+        shared.perform(outcome);
+    }
+}
+
+/// A connection that had answered and broke is made anew at once; then pauses double.
+fn next_pause(pause: Duration, failure: Failure, policy: &HealthPolicy) -> Duration {
+    if failure == Failure::Lost && pause.is_zero() {
+        return MIN_GAP;
+    }
+    (pause * 2).max(policy.interval.min(Duration::from_millis(50))).min(policy.reconnect_limit)
+}
+
+/// One connection, from its making to its end. `None`: the monitor is gone.
+async fn live_once(
+    shared: &Weak<Shared>,
+    node: NodeId,
+    wake: &Arc<Notify>,
+    pause: &mut Duration,
+) -> Option<Broken> {
+    let (settings, view) = {
+        let shared = shared.upgrade()?;
+        (shared.settings.load_full(), shared.view.load_full())
+    };
+    let at = view.node(node)?;
+    let policy = settings.policy;
+    let connected = timeout(policy.connect_timeout, open(&settings, &at.host, at.port, wake)).await;
+    let (mut link, identity) = match connected {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(broken)) => return Some(broken),
+        Err(_) => {
+            let error = "no connection within connect_timeout".to_owned();
+            return Some(Broken { failure: Failure::Late, error });
+        }
+    };
+    shared.upgrade()?.picture().connected(node, identity);
+    loop {
+        match link.sample(shared, node, &policy).await? {
+            Ok(pace) => {
+                *pause = Duration::ZERO;
+                link.rest(shared, wake, pace, &policy).await;
+            }
+            Err(broken) => return Some(broken),
+        }
+    }
+}
+
+/// A connection to one node.
+struct Link {
+    client: Client,
+    statement: Statement,
+    sent: Moment,
+    prove_branch: bool,
+    /// Doubles with each sample in which a replica was behind while nobody waited.
+    follow_up: Duration,
+    // Ends the connection's task with the link.
+    _driver: AbortOnDrop,
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// When the next sample is due, if nobody asks before.
+#[derive(Clone, Copy)]
+enum Pace {
+    /// A primary: when asked.
+    Primary,
+    /// A replica that has replayed what the primary has shown.
+    Covered,
+    /// A replica that has not.
+    Behind,
+}
+
+async fn open(
+    settings: &MonitorSettings,
+    host: &str,
+    port: u16,
+    wake: &Arc<Notify>,
+) -> Result<(Link, Identity), Broken> {
+    let mut config = Config::new();
+    config
+        .host(host)
+        .port(port)
+        .user(&settings.user)
+        .dbname(&settings.database)
+        .application_name("pgweir monitor")
+        .connect_timeout(settings.policy.connect_timeout)
+        .options("-c jit=off -c default_transaction_read_only=off");
+    if let Some(password) = &settings.password {
+        config.password(password.as_str());
+    }
+    let (client, driver) = match &settings.tls {
+        None => {
+            config.ssl_mode(SslMode::Disable);
+            let (client, connection) = config.connect(NoTls).await.map_err(refused)?;
+            (client, drive(connection, wake))
+        }
+        Some(tls) => {
+            tls.demand_in(&mut config);
+            let (client, connection) = config.connect(tls.connector()).await.map_err(refused)?;
+            (client, drive(connection, wake))
+        }
+    };
+    let identity = client.query_one(IDENTITY, &[]).await.map_err(refused)?;
+    let identity = identity_of(&identity).map_err(refused)?;
+    let statement = client.prepare(SAMPLE).await.map_err(refused)?;
+    let link = Link {
+        client,
+        statement,
+        sent: Moment::NEVER,
+        prove_branch: true,
+        follow_up: MIN_GAP,
+        _driver: driver,
+    };
+    Ok((link, identity))
+}
+
+/// Runs the connection. Its end wakes the probe, whose next query then tells why.
+fn drive<F>(connection: F, wake: &Arc<Notify>) -> AbortOnDrop
+where
+    F: Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static,
+{
+    let wake = Arc::clone(wake);
+    AbortOnDrop(tokio::spawn(async move {
+        drop(connection.await);
+        wake.notify_one();
+    }))
+}
+
+impl Link {
+    /// Asks once and tells the picture. An answer that is late is told, and still awaited.
+    async fn sample(
+        &mut self,
+        shared: &Weak<Shared>,
+        node: NodeId,
+        policy: &HealthPolicy,
+    ) -> Option<Result<Pace, Broken>> {
+        self.sent = clock::now();
+        let answer = self.answer(shared, node, policy).await?;
+        let sample = match answer {
+            Ok(sample) => sample,
+            Err(broken) => return Some(Err(broken)),
+        };
+        let shared = shared.upgrade()?;
+        let outcome = shared.picture().sampled(node, sample, clock::now());
+        self.prove_branch = outcome.prove_branch;
+        let pace = match sample {
+            Sample::Primary(_) => Pace::Primary,
+            Sample::Replica(_) if outcome.behind => Pace::Behind,
+            Sample::Replica(_) => Pace::Covered,
+        };
+        shared.perform(outcome);
+        Some(Ok(pace))
+    }
+
+    async fn answer(
+        &self,
+        shared: &Weak<Shared>,
+        node: NodeId,
+        policy: &HealthPolicy,
+    ) -> Option<Result<Sample, Broken>> {
+        let mut answer = pin!(self.ask());
+        loop {
+            match timeout(policy.probe_timeout, answer.as_mut()).await {
+                Ok(answer) => return Some(answer),
+                Err(_) if clock::now().since(self.sent) >= policy.down_after => {
+                    let error = "no answer within down_after".to_owned();
+                    return Some(Err(Broken { failure: Failure::Refused, error }));
+                }
+                Err(_) => {
+                    let shared = shared.upgrade()?;
+                    let late = "its answer is late";
+                    let outcome = shared.picture().failed(node, Failure::Late, late, clock::now());
+                    shared.perform(outcome);
+                }
+            }
+        }
+    }
+
+    async fn ask(&self) -> Result<Sample, Broken> {
+        let row = self.client.query_one(&self.statement, &[]).await.map_err(lost)?;
+        let mut sample = sample_of(&row, self.sent)?;
+        if let Sample::Replica(replica) = &mut sample
+            && self.prove_branch
+        {
+            replica.branch = replica.branch.max(self.branch().await?);
+        }
+        Ok(sample)
+    }
+
+    /// What the control file proves; nothing where it may not be read.
+    async fn branch(&self) -> Result<Option<TimelineId>, Broken> {
+        match self.client.query_one(BRANCH, &[]).await {
+            Ok(row) => Ok(timeline(row.try_get(0).map_err(lost)?)),
+            Err(error) if error.code().is_some() => Ok(None),
+            Err(error) => Err(lost(error)),
+        }
+    }
+
+    /// Until the next sample is due, or somebody asks for one.
+    async fn rest(&mut self, shared: &Weak<Shared>, wake: &Notify, pace: Pace, policy: &HealthPolicy) {
+        let waited_for = shared.upgrade().is_some_and(|shared| shared.somebody_waits());
+        let gap = match (pace, waited_for) {
+            (Pace::Primary, true) => WAITING_GAP,
+            (Pace::Behind, true) => MIN_GAP,
+            (Pace::Behind, false) => self.follow_up,
+            (Pace::Primary | Pace::Covered, _) => policy.interval,
+        };
+        self.follow_up = match pace {
+            Pace::Behind => self.follow_up * 2,
+            Pace::Primary | Pace::Covered => MIN_GAP,
+        };
+        self.follow_up = self.follow_up.min(policy.interval);
+        let due = self.sent.plus(gap.min(policy.interval));
+        // Both ends are the same: the next sample.
+        drop(timeout_at(clock::instant(due).into(), wake.notified()).await);
+        let earliest = self.sent.plus(MIN_GAP);
+        if clock::now() < earliest {
+            sleep_until(clock::instant(earliest).into()).await;
+        }
+    }
+}
+
+fn sample_of(row: &Row, sent: Moment) -> Result<Sample, Broken> {
+    let in_recovery: bool = row.try_get(0).map_err(lost)?;
+    if in_recovery {
+        let received: Option<i32> = row.try_get(6).map_err(lost)?;
+        return Ok(Sample::Replica(ReplicaSample {
+            sent,
+            replay: lsn(row, 4)?,
+            paused: row.try_get::<_, Option<bool>>(5).map_err(lost)?.unwrap_or(false),
+            branch: timeline(received),
+        }));
+    }
+    let file: Option<&str> = row.try_get(3).map_err(lost)?;
+    let number = file.and_then(|name| u32::from_str_radix(name.get(..8)?, 16).ok());
+    match (lsn(row, 1)?, lsn(row, 2)?, number) {
+        (Some(insert), Some(flush), Some(number)) => {
+            Ok(Sample::Primary(PrimarySample { sent, insert, flush, timeline: TimelineId(number) }))
+        }
+        // It was promoted between two columns: the next answer is whole.
+        _ => Err(Broken { failure: Failure::Lost, error: "half an answer of a primary".to_owned() }),
+    }
+}
+
+fn lsn(row: &Row, column: usize) -> Result<Option<Lsn>, Broken> {
+    let value: Option<PgLsn> = row.try_get(column).map_err(lost)?;
+    Ok(value.map(|lsn| Lsn(u64::from(lsn))))
+}
+
+fn timeline(number: Option<i32>) -> Option<TimelineId> {
+    number.and_then(|number| u32::try_from(number).ok()).filter(|&number| number > 0).map(TimelineId)
+}
+
+fn identity_of(row: &Row) -> Result<Identity, tokio_postgres::Error> {
+    let identifier: i64 = row.try_get(0)?;
+    let block: i64 = row.try_get(1)?;
+    let segment: i64 = row.try_get(2)?;
+    let geometry = WalGeometry { block_size: block.unsigned_abs(), segment_size: segment.unsigned_abs() };
+    // PostgreSQL's identifier is unsigned, its SQL type is not.
+    Ok(Identity { system_identifier: identifier.cast_unsigned(), geometry })
+}
+
+fn refused(error: tokio_postgres::Error) -> Broken {
+    let busy = error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS);
+    Broken { failure: if busy { Failure::Busy } else { Failure::Refused }, error: one_line(&error) }
+}
+
+fn lost(error: tokio_postgres::Error) -> Broken {
+    Broken { failure: Failure::Lost, error: one_line(&error) }
+}
+
+fn one_line(error: &tokio_postgres::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text.replace('\n', " ")
+}

@@ -1,0 +1,120 @@
+//! What is known of one node, and how it is drawn into the picture.
+
+use crate::cluster::health::Health;
+use crate::cluster::roles::{Claim, Refusal, Standing};
+use crate::cluster::view::{NodeLive, NodeState, NodeView};
+use crate::freshness::ring::{WalGeometry, Watermark};
+use crate::lsn::{Lsn, TimelineId};
+use crate::moment::Moment;
+use crate::monitor::catch_up::CatchUp;
+use crate::node::{NodeId, Role};
+use std::sync::Arc;
+
+/// One node.
+#[derive(Debug)]
+pub struct Tracked {
+    /// State and role.
+    pub health: Health,
+    /// What its connection told.
+    pub system_identifier: Option<u64>,
+    /// Sizes of its WAL.
+    pub geometry: WalGeometry,
+    /// Was it ever asked?
+    pub attempted: bool,
+    /// The timeline it is proven to be on.
+    pub timeline: Option<TimelineId>,
+    /// Its replay or insert position.
+    pub position: Option<Lsn>,
+    /// Is replay paused?
+    pub paused: bool,
+    /// The newest sample since its connection was made.
+    pub sent: Option<Moment>,
+    /// The best proof since its connection was made.
+    pub watermark: Watermark,
+    /// How long replay takes.
+    pub catch_up: CatchUp,
+}
+
+impl Tracked {
+    /// Nothing known.
+    pub fn new() -> Tracked {
+        Tracked {
+            health: Health::default(),
+            system_identifier: None,
+            geometry: WalGeometry::default(),
+            attempted: false,
+            timeline: None,
+            position: None,
+            paused: false,
+            sent: None,
+            watermark: Watermark::default(),
+            catch_up: CatchUp::default(),
+        }
+    }
+
+    /// Nothing is proven any more.
+    pub fn forget(&mut self, live: &NodeLive) {
+        self.sent = None;
+        self.watermark = Watermark::default();
+        self.catch_up = CatchUp::default();
+        live.forget();
+    }
+
+    /// For `cluster::roles`.
+    pub fn claim(&self, node: NodeId) -> Claim {
+        let role = self.health.role().filter(|&role| self.health.holds_role(role));
+        Claim {
+            node,
+            role,
+            timeline: self.timeline,
+            system_identifier: self.system_identifier,
+            attempted: self.attempted,
+        }
+    }
+
+    /// Brings the node's view up to date; `true` when more than numbers changed.
+    pub fn draw(&self, node: &mut NodeView, insert: Option<Lsn>, standing: &Standing) -> bool {
+        let role = self.health.role();
+        let refusal = match self.health.state() {
+            NodeState::Up | NodeState::Suspect => standing.refusal(&self.claim(node.id)),
+            NodeState::Unknown | NodeState::Down | NodeState::Removed => None,
+        };
+        let serves_reads = refusal.is_none() && self.sent.is_some();
+        let changed = node.state != self.health.state()
+            || node.role != role
+            || node.timeline != self.timeline
+            || node.replay_paused != self.paused
+            || node.serves_reads != serves_reads;
+        node.state = self.health.state();
+        node.role = role;
+        node.timeline = self.timeline;
+        node.replay_paused = self.paused;
+        node.serves_reads = serves_reads;
+        node.position = self.position;
+        node.lag_bytes = match (role, insert, self.position) {
+            (Some(Role::Replica), Some(insert), Some(replay)) => Some(insert.bytes_since(replay)),
+            (Some(Role::Primary), ..) => Some(0),
+            _ => None,
+        };
+        note_refusal(node, refusal);
+        changed
+    }
+}
+
+/// A refusal stands in `last_error` while it lasts.
+fn note_refusal(node: &mut NodeView, refusal: Option<Refusal>) {
+    const ALL: [Refusal; 5] = [
+        Refusal::WrongSystem,
+        Refusal::OldTimeline,
+        Refusal::Conflict,
+        Refusal::UnprovenBranch,
+        Refusal::Undecided,
+    ];
+    let wanted = refusal.map(Refusal::as_str);
+    let shown = node.last_error.as_deref();
+    if wanted.is_some() && shown != wanted {
+        node.last_error = wanted.map(Arc::from);
+    } else if wanted.is_none() && ALL.iter().any(|refusal| shown == Some(refusal.as_str())) {
+        node.last_error = None;
+    }
+}

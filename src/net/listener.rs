@@ -1,0 +1,104 @@
+//! Sockets that clients connect to.
+
+use crate::net::stream::Stream;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// One listening socket.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix socket; its file goes with it.
+    Unix(UnixListener, PathBuf),
+}
+
+impl Listener {
+    /// Listens on every address that `host` has.
+    pub async fn tcp(host: &str, port: u16) -> io::Result<Vec<Listener>> {
+        let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+        addresses.into_iter().map(|address| bind(address).map(Listener::Tcp)).collect()
+    }
+
+    /// Listens on a Unix socket. A file that a dead process left there is replaced; a living one's is not.
+    pub async fn unix(path: PathBuf) -> io::Result<Listener> {
+        if path.exists() {
+            match tokio::net::UnixStream::connect(&path).await {
+                Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
+                Err(_) => std::fs::remove_file(&path)?,
+            }
+        }
+        Ok(Listener::Unix(UnixListener::bind(&path)?, path))
+    }
+
+    /// Where it listens, for logs.
+    pub fn address(&self) -> String {
+        match self {
+            Listener::Tcp(listener) => {
+                listener.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string())
+            }
+            Listener::Unix(_, path) => format!("unix:{}", path.display()),
+        }
+    }
+
+    /// The next client and where it comes from. Out of file descriptors is no reason to stop: it waits.
+    pub async fn accept(&self) -> (Stream, String) {
+        loop {
+            let accepted = match self {
+                Listener::Tcp(listener) => listener.accept().await.and_then(|(stream, address)| {
+                    tune(&stream)?;
+                    Ok((Stream::Tcp(stream), address.to_string()))
+                }),
+                Listener::Unix(listener, _) => {
+                    listener.accept().await.map(|(stream, _)| (Stream::Unix(stream), "unix".to_owned()))
+                }
+            };
+            match accepted {
+                Ok(accepted) => return accepted,
+                Err(error) => {
+                    tracing::warn!("accepting a connection failed: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Listener::Unix(_, path) = self
+            && let Err(error) = std::fs::remove_file(&*path)
+        {
+            tracing::debug!("removing {}: {error}", path.display());
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Small answers must not wait for more; half-open clients must be noticed.
+fn tune(stream: &tokio::net::TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let probes = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15))
+        .with_retries(4);
+    socket2::SockRef::from(stream).set_tcp_keepalive(&probes)
+}

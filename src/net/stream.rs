@@ -1,0 +1,150 @@
+//! One byte stream, whatever carries it.
+
+use socket2::SockRef;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsStream;
+
+/// A connection to a client or to a server.
+#[derive(Debug)]
+pub enum Stream {
+    /// Plain TCP.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+    /// TLS over TCP.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// Moves a plain stream to the runtime of the calling worker, so that its readiness wakes nobody
+    /// elsewhere. TLS stays where it is, which works as well and only costs a wake-up.
+    pub fn settle(self) -> io::Result<Stream> {
+        Ok(match self {
+            Stream::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream.into_std()?)?),
+            Stream::Unix(stream) => Stream::Unix(UnixStream::from_std(stream.into_std()?)?),
+            Stream::Tls(stream) => Stream::Tls(stream),
+        })
+    }
+
+    /// Is it encrypted?
+    pub fn is_encrypted(&self) -> bool {
+        matches!(self, Stream::Tls(_))
+    }
+
+    /// The protocol that was agreed on inside of TLS.
+    pub fn application_protocol(&self) -> Option<&[u8]> {
+        match self {
+            Stream::Tls(tls) => tls.get_ref().1.alpn_protocol(),
+            Stream::Tcp(_) | Stream::Unix(_) => None,
+        }
+    }
+
+    /// Have bytes come that nobody has read yet? Looks at the socket itself, below TLS, and takes nothing.
+    pub fn has_unread(&self) -> bool {
+        let looked = match self {
+            Stream::Tcp(stream) => stream.try_io(Interest::READABLE, || look(stream)),
+            Stream::Unix(stream) => stream.try_io(Interest::READABLE, || look(stream)),
+            Stream::Tls(stream) => {
+                let stream = stream.get_ref().0;
+                stream.try_io(Interest::READABLE, || look(stream))
+            }
+        };
+        looked.is_ok_and(|len| len > 0)
+    }
+
+    /// Waits until the other side has ended the stream with nothing unread before the end.
+    pub async fn gone(&self) {
+        let looked = match self {
+            Stream::Tcp(stream) => stream.async_io(Interest::READABLE, || look(stream)).await,
+            Stream::Unix(stream) => stream.async_io(Interest::READABLE, || look(stream)).await,
+            Stream::Tls(stream) => {
+                let stream = stream.get_ref().0;
+                stream.async_io(Interest::READABLE, || look(stream)).await
+            }
+        };
+        if looked.is_ok_and(|len| len > 0) {
+            // It has more to say, which is read before its end is.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Reads into `into`; `Ok(0)` is the end of the stream.
+    #[inline]
+    pub fn poll_read_some(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(into);
+        let polled = match self {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+            Stream::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, &mut buffer),
+        };
+        polled.map_ok(|()| buffer.filled().len())
+    }
+
+    /// Writes as much of `bytes` as the socket takes.
+    #[inline]
+    pub fn poll_write_some(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
+        }
+    }
+
+    /// Pushes out what TLS holds back; nothing to do elsewhere.
+    #[inline]
+    pub fn poll_flush_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => Poll::Ready(Ok(())),
+            Stream::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
+        }
+    }
+
+    /// Has the other side closed it, or sent something unasked? Asks the runtime's readiness, not the kernel.
+    pub fn is_disturbed(&mut self) -> bool {
+        let mut one = [0_u8; 1];
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        !matches!(self.poll_read_some(&mut cx, &mut one), Poll::Pending)
+    }
+}
+
+/// The number of bytes (of one) that could be read; an error, also that there are none yet.
+fn look<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<usize> {
+    socket.into().peek(&mut [MaybeUninit::uninit()])
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_write_some(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_flush_all(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+        }
+    }
+}

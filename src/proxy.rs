@@ -1,0 +1,324 @@
+//! The composition root: builds everything from the settings, supervises it, reloads it, drains it.
+
+pub mod housekeeping;
+pub mod reload;
+pub mod status;
+
+use crate::auth::keys::{DerivedKeys, ProcessSecret};
+use crate::auth::secret::Secret;
+use crate::clock;
+use crate::cluster::health::HealthPolicy;
+use crate::config::Settings;
+use crate::config::settings::{
+    ClientTlsMode, ClientTlsSettings, ClusterSettings, Listen, ServerTlsMode, ServerTlsSettings,
+    TlsNegotiation,
+};
+use crate::monitor::{Monitor, MonitorSettings, NodeSettings};
+use crate::net::listener::Listener;
+use crate::net::stream::Stream;
+use crate::net::tls::{
+    ClientTls, ServerTls, TlsClientSideSettings, TlsError, TlsOpening, TlsServerSideMode,
+    TlsServerSideSettings,
+};
+use crate::net::worker::Workers;
+use crate::relay::context::{Context, Parts};
+use crate::relay::login::{self, Arrived};
+use crate::relay::{catalog_reader, sql_client};
+use crate::sql::cache::Classifier;
+use crate::sql::lexer::Keys;
+use crate::telemetry::logs::LogControl;
+use crate::telemetry::metrics::Metrics;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Shapes that were found to write on a replica; remembered per process.
+const LEARNT_SHAPES: usize = 4096;
+/// Derived SCRAM keys beyond those of the configured users.
+const DERIVED_KEYS: usize = 1024;
+
+/// Why pgweir could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listening socket.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A certificate or key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The metrics recorder.
+    #[error("metrics: {0}")]
+    Metrics(String),
+    /// Worker threads.
+    #[error("worker threads: {0}")]
+    Workers(io::Error),
+    /// Signal handlers.
+    #[error("signals: {0}")]
+    Signals(io::Error),
+}
+
+/// A running pgweir.
+#[derive(Debug)]
+pub struct Proxy {
+    context: Arc<Context>,
+    addresses: Vec<String>,
+    http: Option<std::net::SocketAddr>,
+    reloader: Arc<reload::Reloader>,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+    /// Clients live there; they end with it.
+    _workers: Arc<Workers>,
+}
+
+impl Proxy {
+    /// Builds and starts everything. `file` is read again at a reload.
+    pub async fn start(
+        settings: Settings,
+        file: Option<PathBuf>,
+        logs: Option<LogControl>,
+    ) -> Result<Proxy, StartError> {
+        let context = Arc::new(build(Arc::new(settings))?);
+        let config = context.config.load_full();
+        let listeners = listen(&config.listen).await?;
+        let reloader = Arc::new(reload::Reloader::new(context.clone(), file, logs));
+        let workers = Arc::new(Workers::start(config.workers()).map_err(StartError::Workers)?);
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let http = match config.http {
+            Some(address) => Some(serve_http(address, &context, &stopped, &mut tasks).await?),
+            None => None,
+        };
+        let addresses = listeners.iter().map(Listener::address).collect();
+        for listener in listeners {
+            let door =
+                Door { context: context.clone(), reloader: reloader.clone(), workers: workers.clone() };
+            tasks.spawn(accept(listener, door, stopped.clone()));
+        }
+        for task in housekeeping::tasks(&context) {
+            tasks.spawn(task);
+        }
+        tasks.spawn(catalog_reader::run(context.clone()));
+        Ok(Proxy { context, addresses, http, reloader, stop, tasks, _workers: workers })
+    }
+
+    /// Where clients connect.
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// Where /metrics and /status.json are.
+    pub fn http(&self) -> Option<std::net::SocketAddr> {
+        self.http
+    }
+
+    /// Runs until a signal ends it: SIGTERM and SIGINT drain, SIGHUP reloads, as does a change of the file.
+    pub async fn run(mut self) -> Result<(), StartError> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => self.reloader.reload_and_log("SIGHUP").await,
+                () = self.reloader.file_changed() => self.reloader.reload_and_log("the file has changed").await,
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+            }
+        }
+        let limit = self.context.config.load().limits.drain_timeout;
+        tracing::info!(clients = self.context.clients.len(), "draining: no new clients, {limit:?} at most");
+        tokio::select! {
+            () = self.drain(limit) => {}
+            _ = terminate.recv() => tracing::info!("told twice: leaving at once"),
+            _ = interrupt.recv() => tracing::info!("told twice: leaving at once"),
+        }
+        Ok(())
+    }
+
+    /// Takes no new clients, lets those that are there finish what they are doing, within `limit`.
+    pub async fn drain(&mut self, limit: Duration) {
+        self.context.draining.store(true, Ordering::Release);
+        self.stop.send_replace(true);
+        let deadline = clock::now().plus(limit);
+        while !self.context.clients.is_empty() && clock::now() < deadline {
+            for slot in self.context.clients.all() {
+                slot.end();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.tasks.abort_all();
+        self.context.monitor.shutdown().await;
+    }
+}
+
+fn build(config: Arc<Settings>) -> Result<Context, StartError> {
+    let server_tls = ServerTls::load(&server_tls_settings(&config.tls.server))?;
+    let client_tls = load_client_tls(&config.tls.client)?;
+    let monitor = Monitor::start(monitor_settings(&config.cluster, &server_tls));
+    let mut seed = [0; 16];
+    crate::net::random_fill(&mut seed);
+    let half = |bytes: &[u8]| bytes.iter().fold(0, |word, &byte| word << 8 | u64::from(byte));
+    let keys = Keys::from_seed([half(&seed[..8]), half(&seed[8..])]);
+    let classifier = Classifier::new(keys, config.limits.statement_cache as usize, LEARNT_SHAPES);
+    let metrics = Metrics::new().map_err(|error| StartError::Metrics(error.to_string()))?;
+    let derived = derived_keys(&config);
+    Ok(Context::new(Parts {
+        config,
+        monitor,
+        classifier,
+        keys: derived,
+        server_tls,
+        client_tls,
+        metrics: Arc::new(metrics),
+    }))
+}
+
+/// Keys of users from the configuration are derived before the first login, so that the time a login
+/// takes does not tell who is configured.
+fn derived_keys(config: &Settings) -> DerivedKeys {
+    let secret = match &config.cluster.monitor.password {
+        // All instances in front of one cluster show an unknown user the same salt.
+        Some(password) => ProcessSecret::shared(password.reveal().as_bytes()),
+        None => {
+            let mut random = [0; 32];
+            crate::net::random_fill(&mut random);
+            ProcessSecret::new(random)
+        }
+    };
+    let keys = DerivedKeys::new(DERIVED_KEYS + 2 * config.auth.users.len(), secret);
+    warm(&keys, config);
+    keys
+}
+
+/// Derives the keys of all users with a plain password.
+fn warm(keys: &DerivedKeys, config: &Settings) {
+    for user in &config.auth.users {
+        if let Some(Ok(Secret::Plain(password))) =
+            user.password.as_ref().map(|secret| Secret::from_config(secret.reveal()))
+        {
+            keys.warm(&user.name, &password);
+        }
+    }
+}
+
+fn server_tls_settings(settings: &ServerTlsSettings) -> TlsServerSideSettings {
+    let mode = match settings.mode {
+        ServerTlsMode::Disable => TlsServerSideMode::Disable,
+        ServerTlsMode::Prefer => TlsServerSideMode::Prefer,
+        ServerTlsMode::Require => TlsServerSideMode::Require,
+        ServerTlsMode::VerifyCa => TlsServerSideMode::VerifyCa,
+        ServerTlsMode::VerifyFull => TlsServerSideMode::VerifyFull,
+    };
+    let opening = match settings.negotiation {
+        TlsNegotiation::Postgres => TlsOpening::Asked,
+        TlsNegotiation::Direct => TlsOpening::Direct,
+    };
+    TlsServerSideSettings { mode, opening, ca: settings.ca.clone() }
+}
+
+fn load_client_tls(settings: &ClientTlsSettings) -> Result<Option<ClientTls>, TlsError> {
+    match (settings.mode, &settings.cert, &settings.key) {
+        (ClientTlsMode::Prefer | ClientTlsMode::Require, Some(cert), Some(key)) => {
+            let side =
+                TlsClientSideSettings { cert: cert.clone(), key: key.clone(), ca: settings.ca.clone() };
+            ClientTls::load(&side).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn monitor_settings(cluster: &ClusterSettings, tls: &ServerTls) -> MonitorSettings {
+    let node = |node: &crate::config::settings::NodeSettings| NodeSettings {
+        name: node.name.clone(),
+        host: node.host.clone(),
+        port: node.port,
+        weight: node.weight,
+        zone: node.zone.clone(),
+        tags: node.tags.clone(),
+    };
+    MonitorSettings {
+        nodes: cluster.nodes.iter().map(node).collect(),
+        user: cluster.monitor.user.clone(),
+        password: cluster.monitor.password.as_ref().map(|secret| secret.reveal().to_owned().into()),
+        database: cluster.monitor.database.clone(),
+        policy: HealthPolicy::for_interval(cluster.monitor.interval),
+        tls: sql_client::tls_of(tls),
+    }
+}
+
+async fn listen(wanted: &[Listen]) -> Result<Vec<Listener>, StartError> {
+    let mut listeners = Vec::new();
+    for listen in wanted {
+        let failed = |source| StartError::Listen { address: listen.to_string(), source };
+        match listen {
+            Listen::Tcp { host, port } => {
+                listeners.extend(Listener::tcp(host, *port).await.map_err(failed)?);
+            }
+            Listen::Unix(path) => listeners.push(Listener::unix(path.clone()).await.map_err(failed)?),
+        }
+    }
+    Ok(listeners)
+}
+
+async fn serve_http(
+    address: std::net::SocketAddr,
+    context: &Arc<Context>,
+    stopped: &watch::Receiver<bool>,
+    tasks: &mut JoinSet<()>,
+) -> Result<std::net::SocketAddr, StartError> {
+    let failed = |source| StartError::Listen { address: format!("http {address}"), source };
+    let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    let source = Arc::new(status::Source::new(context.clone()));
+    let stopped = stopped.clone();
+    // The status stays readable while clients drain; the task is ended with the others.
+    let never = async move {
+        let _alive = stopped;
+        std::future::pending::<()>().await;
+    };
+    tasks.spawn(crate::http::serve(listener, source, never));
+    Ok(bound)
+}
+
+/// What a new connection is given.
+#[derive(Clone)]
+struct Door {
+    context: Arc<Context>,
+    reloader: Arc<reload::Reloader>,
+    workers: Arc<Workers>,
+}
+
+async fn accept(listener: Listener, door: Door, mut stopped: watch::Receiver<bool>) {
+    loop {
+        let (stream, address) = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopped.changed() => return,
+        };
+        if let Some(worker) = door.workers.next() {
+            worker.spawn(enter(stream, address, door.context.clone(), door.reloader.clone()));
+        }
+    }
+}
+
+async fn enter(stream: Stream, address: String, context: Arc<Context>, reloader: Arc<reload::Reloader>) {
+    let stream = match stream.settle() {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(%address, "a connection could not be taken over: {error}"),
+    };
+    match login::arrive(context.clone(), stream, address).await {
+        // A task of its own: the login's state is not kept while the client lives.
+        Arrived::Client(client) => drop(tokio::spawn(client.run())),
+        Arrived::Replicating(stream, replicating) => drop(tokio::spawn(replicating.run(stream))),
+        Arrived::Console(console) => drop(tokio::spawn(reload::serve_console(*console, context, reloader))),
+        Arrived::Done => {}
+    }
+}

@@ -1,0 +1,30 @@
+//! Moves the bytes of one client: `bytes → frame → group → decide → checkout → forward → reply → account`.
+//!
+//! One task per client holds both ends, so an answer wakes nobody else. While nothing is in flight
+//! the task owns a socket and a `Session`, and no buffer.
+
+pub mod answer;
+pub mod apart;
+pub mod buffer;
+pub mod cancel;
+pub mod catalog_reader;
+pub mod catalogs;
+pub mod client;
+pub mod context;
+pub mod draw;
+pub mod first_packet;
+pub mod login;
+pub mod own;
+pub mod parameters;
+pub mod place;
+pub mod pump;
+pub mod reach;
+pub mod read_only;
+pub mod recycle;
+pub mod refusal;
+pub mod replication;
+pub mod secrets;
+pub mod sql_client;
+pub mod survey;
+pub mod upheaval;
+pub mod welcome;

@@ -1,0 +1,600 @@
+//! What servers say: passed on, swallowed, withdrawn, or the reason to try elsewhere.
+
+use crate::clock;
+use crate::cluster::health::Evidence;
+use crate::config::settings::PoolMode;
+use crate::fault::{Fault, SqlState};
+use crate::freshness::gate::Durability;
+use crate::node::Role;
+use crate::relay::apart::is_stale_plan;
+use crate::relay::buffer::Active;
+use crate::relay::client::{Client, End, Replay};
+use crate::relay::login::dialect_of;
+use crate::routing::request::Held;
+use crate::session::exchange::{Errand, GroupRecord};
+use crate::session::reply_queue::Pass;
+use crate::session::state::GroupEnd;
+use crate::sql::class::{Access, Marks};
+use crate::sql::effects::Effect;
+use crate::wire::backend::{self, TransactionStatus};
+use crate::wire::frame::header;
+use crate::wire::writers::{self, Severity};
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+
+/// A message larger than this is passed on without being looked into. In bytes.
+const LOOK_INTO_MAX: usize = 256 * 1024;
+
+/// Rows are held back up to the size of a server's own buffer, which it fills before it sends
+/// anything: nobody waits longer for them. In bytes.
+const HELD_MAX: usize = 8192;
+
+/// A server connection broke.
+#[derive(Debug)]
+pub struct Lost {
+    /// What the server said before (FATAL), or what the system said.
+    pub why: Fault,
+}
+
+impl Lost {
+    /// From an I/O error.
+    pub fn broken(error: &std::io::Error) -> Lost {
+        Lost {
+            why: Fault::server(SqlState::CONNECTION_FAILURE, "the server connection was lost")
+                .detail(error.to_string()),
+        }
+    }
+
+    /// The node has stopped answering, though its connections stand.
+    pub fn hung() -> Lost {
+        Lost {
+            why: Fault::server(SqlState::CONNECTION_FAILURE, "the server has stopped answering")
+                .detail("Its node is down, or is no longer the primary."),
+        }
+    }
+
+    fn closed() -> Lost {
+        Lost {
+            why: Fault::server(SqlState::CONNECTION_FAILURE, "the server closed the connection unexpectedly")
+                .detail("This probably means that the server terminated abnormally."),
+        }
+    }
+}
+
+/// Why an answer can be withdrawn and its request sent again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Withdrawal {
+    /// The replica refused to write.
+    ReadOnly,
+    /// No replica can do it in this session, though it writes nothing.
+    Standby,
+    /// Recovery needed what the read was using.
+    Conflict,
+    /// The connection was lost.
+    Lost,
+    /// Its copy of a statement is older than the schema that its client saw.
+    Stale,
+}
+
+impl Client {
+    /// Reads what the server has sent and looks at it. True: a group is complete. The inner error
+    /// is a lost server (Ok) or the end of the client (Err).
+    pub fn poll_receive(
+        &mut self,
+        active: &mut Active,
+        cx: &mut std::task::Context<'_>,
+    ) -> Result<bool, Result<Lost, End>> {
+        let mut changed = false;
+        loop {
+            let wanted = self.wanted(active);
+            let Some(connection) = self.attached.as_mut().and_then(|attached| attached.lease.connection())
+            else {
+                return Ok(changed);
+            };
+            let Some(room) = active.answers.room(wanted) else {
+                // The client has to take something first; what is held back cannot be any longer.
+                self.commit_to_answer(active);
+                return Ok(changed);
+            };
+            match connection.stream.poll_read_some(cx, room) {
+                Poll::Pending => return Ok(changed),
+                Poll::Ready(Ok(0)) => return Err(Ok(Lost::closed())),
+                Poll::Ready(Err(error)) => return Err(Ok(Lost::broken(&error))),
+                Poll::Ready(Ok(len)) => active.answers.filled(len),
+            }
+            match self.digest(active).map_err(Err)? {
+                Digested::More => {}
+                Digested::GroupDone | Digested::Withdrawn => changed = true,
+                Digested::Lost(lost) => return Err(Ok(lost)),
+            }
+            if changed || !active.answers.sendable().is_empty() {
+                // Write first: the client should not wait for the rest, and the buffer is bounded.
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Looks at every message that is there.
+    pub fn digest(&mut self, active: &mut Active) -> Result<Digested, End> {
+        let mut digested = Digested::More;
+        if active.answers.is_mid_message() && !active.answers.pass_on() {
+            return Ok(digested);
+        }
+        while let Ok(Some(head)) = header(active.answers.unseen(), usize::MAX).map_err(|_| ()) {
+            active.pass_fabricated();
+            let whole = active.answers.unseen().len() >= head.frame_len;
+            let look = self.looks_into(active, head.tag) && head.frame_len <= LOOK_INTO_MAX;
+            if look && !whole {
+                return Ok(digested);
+            }
+            if !look && is_row(head.tag) && !fits_in_what_is_held(active, head.tag, head.frame_len) {
+                self.commit_to_answer(active);
+            }
+            match self.message(active, head.tag, head.frame_len, look)? {
+                Digested::More => {}
+                Digested::GroupDone => digested = Digested::GroupDone,
+                other => return Ok(other),
+            }
+            if active.answers.is_mid_message() {
+                return Ok(digested);
+            }
+        }
+        if header(active.answers.unseen(), usize::MAX).is_err() {
+            return Ok(Digested::Lost(not_postgres()));
+        }
+        if active.answers.unseen().is_empty() {
+            active.pass_fabricated();
+        }
+        Ok(digested)
+    }
+
+    /// How long a message must be to be seen whole; 0: what is there is enough.
+    fn wanted(&self, active: &Active) -> usize {
+        match header(active.answers.unseen(), usize::MAX) {
+            Ok(Some(head)) if self.looks_into(active, head.tag) && head.frame_len <= LOOK_INTO_MAX => {
+                head.frame_len
+            }
+            _ => 0,
+        }
+    }
+
+    fn looks_into(&self, active: &Active, tag: u8) -> bool {
+        is_looked_into(active, tag) || (tag == b'D' && self.survey.is_some())
+    }
+
+    /// One message; `look`: it is whole in the buffer and may change state.
+    fn message(&mut self, active: &mut Active, tag: u8, len: usize, look: bool) -> Result<Digested, End> {
+        // The frame is short wherever it is looked into; rows and the like are not copied.
+        let frame: Vec<u8> = match look {
+            true if tag != b'Z' && tag != b'C' => active.answers.unseen()[..len].to_vec(),
+            _ => Vec::new(),
+        };
+        if let Some(other) = self.before_message(active, tag, &frame) {
+            return Ok(other);
+        }
+        let Some(connection) = self.attached.as_mut().and_then(|attached| attached.lease.connection()) else {
+            return Ok(Digested::More);
+        };
+        let bytes = match look {
+            true => &active.answers.unseen()[..len],
+            false => &[],
+        };
+        let outcome = self.session.on_backend(tag, bytes, &mut active.exchange, &mut connection.statements);
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(unexpected) => {
+                tracing::error!(node = ?connection.node, "protocol: {unexpected}");
+                return Ok(Digested::Lost(not_postgres()));
+            }
+        };
+        (0..std::mem::take(&mut active.exchange.joined)).for_each(|_| connection.live.end(None));
+        match outcome.pass {
+            Pass::Forward if tag == b'S' => self.pass_parameter(active, len, &frame),
+            Pass::Forward => active.answers.pass(len, true),
+            Pass::Swallow => active.answers.pass(len, false),
+            Pass::Replace(bytes) => {
+                active.answers.pass(len, false);
+                active.answers.insert(&bytes);
+            }
+        }
+        match outcome.done {
+            Some((record, status)) => {
+                self.group_done(active, &record, status);
+                Ok(Digested::GroupDone)
+            }
+            None => Ok(Digested::More),
+        }
+    }
+
+    /// What has to be known before a message takes its course: errors that lead elsewhere, news of the node.
+    fn before_message(&mut self, active: &mut Active, tag: u8, frame: &[u8]) -> Option<Digested> {
+        match tag {
+            b'E' => {
+                let fields = backend::error(frame);
+                self.note_read_only(&fields);
+                if is_stale_plan(&fields) && self.note_stale_plan(active) {
+                    self.withdraw(active, Withdrawal::Stale);
+                    return Some(Digested::Withdrawn);
+                }
+                if let Some(cause) = withdrawal(&fields)
+                    && self.attached.as_ref().is_some_and(|attached| attached.role == Role::Replica)
+                    && active.exchange.groups.front().is_some_and(|record| record.retriable)
+                {
+                    self.withdraw(active, cause);
+                    return Some(Digested::Withdrawn);
+                }
+                fields.is_fatal().then(|| Digested::Lost(Lost { why: told(&fields) }))
+            }
+            b'D' => {
+                self.survey_row(frame);
+                None
+            }
+            b'S' => {
+                if let Some((b"in_hot_standby", value)) = backend::parameter_status(frame) {
+                    self.role_news(value);
+                }
+                None
+            }
+            b'Z' => {
+                self.tell_what_was_reset(active);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn note_read_only(&self, fields: &backend::ErrorFields<'_>) {
+        if let Some(attached) = &self.attached
+            && attached.role == Role::Primary
+            && fields.sqlstate == Some(SqlState::READ_ONLY_SQL_TRANSACTION)
+        {
+            self.context.monitor.report(attached.lease.pool().node, Evidence::ReadOnlyError);
+        }
+    }
+
+    fn role_news(&mut self, value: &[u8]) {
+        let Some(attached) = &mut self.attached else { return };
+        let is = if value == b"on" { Role::Replica } else { Role::Primary };
+        if is != attached.role {
+            self.context.monitor.report(attached.lease.pool().node, Evidence::InHotStandbyChanged);
+            if let Some(connection) = attached.lease.connection() {
+                connection.tainted = true;
+            }
+        }
+    }
+
+    /// It goes out: from here on this answer is the answer.
+    fn commit_to_answer(&mut self, active: &mut Active) {
+        if !active.answers.is_holding() {
+            return;
+        }
+        active.answers.release();
+        if let Some(record) = active.exchange.groups.front_mut() {
+            (record.retriable, record.restartable) = (false, false);
+        }
+    }
+
+    /// A group's answer is complete.
+    fn group_done(&mut self, active: &mut Active, record: &GroupRecord, status: TransactionStatus) {
+        active.answers.release();
+        match record.errand {
+            Some(Errand::Settings) => return self.settings_done(record, status),
+            Some(Errand::Pins) => return self.survey_done(record, status),
+            None => {}
+        }
+        if active.requests.kept() > 0 {
+            active.requests.let_go(record.request_len);
+        }
+        let now = clock::now();
+        let Some(attached) = self.attached.as_mut() else { return };
+        let (node, role, incarnation) = (attached.lease.pool().node, attached.role, attached.incarnation);
+        attached.lease.pool().answered(role, now.since(record.sent));
+        let Some(connection) = attached.lease.connection() else { return };
+        let micros = u32::try_from(now.since(record.sent).as_micros()).unwrap_or(u32::MAX);
+        connection.live.end((role == Role::Replica).then_some(micros));
+        if record.forgets_statements() {
+            // DEALLOCATE is not undone by a failure: then nobody knows what is left.
+            connection.statements.distrusted |= record.failed;
+            connection.statements.clear();
+            if !record.failed {
+                self.session.forget_all();
+            }
+        }
+        if status == TransactionStatus::Idle && active.exchange.groups.is_empty() {
+            self.session.forget_portals();
+        }
+        // Of several transactions that ended here, an earlier one may have kept something.
+        let ends = |effect: &&Effect| matches!(effect, Effect::Commit { .. } | Effect::Rollback { .. });
+        let multi =
+            record.marks.contains(Marks::MULTI_STATEMENT) || record.effects.iter().filter(ends).count() > 1;
+        self.note_block(active, record, status, role);
+        let had_settings = self.session.state.settings().clone();
+        let new_pins = self.session.state.group_ended(
+            &GroupEnd {
+                status,
+                effects: &record.effects,
+                failed: record.failed,
+                rolled_back: record.rolled_back && !multi,
+                wrote: record.wrote(),
+                ddl: record.marks.contains(Marks::DDL),
+                saw: record.saw(),
+                now,
+                node,
+                incarnation,
+            },
+            &mut |settings| self.context.intern(settings),
+        );
+        self.note_pins(record, new_pins);
+        if !std::sync::Arc::ptr_eq(&had_settings, self.session.state.settings()) {
+            self.dialect = dialect_of(self.session.state.settings(), self.default_dialect);
+        }
+        self.note_ddl(record, status);
+        if let Some(next) = active.exchange.groups.front()
+            && next.retriable
+        {
+            active.answers.hold();
+        }
+    }
+
+    /// Classes made from the catalog before this DDL are no longer to be trusted; until it has been
+    /// read again, the primary answers whatever it might have changed.
+    fn note_ddl(&mut self, record: &GroupRecord, status: TransactionStatus) {
+        let temporary = record.effects.iter().any(|effect| matches!(effect, Effect::Pin(_)));
+        self.ddl |= record.marks.contains(Marks::DDL) && !temporary;
+        if self.ddl && status == TransactionStatus::Idle {
+            self.ddl = false;
+            self.database.invalidate();
+            self.database.stale.notify_one();
+            self.settle_upheavals();
+        }
+    }
+
+    /// What pgweir asked for itself is answered. If the server refused, its error has gone to the client
+    /// in the place of the answer, and the request is not sent.
+    fn settings_done(&mut self, record: &GroupRecord, status: TransactionStatus) {
+        self.aligned = !record.failed;
+        if record.failed && status == TransactionStatus::Failed {
+            self.session.state.fail_block();
+        }
+    }
+
+    /// The server connection is gone.
+    pub fn lost_server(&mut self, active: &mut Active, lost: Lost) -> Result<(), End> {
+        let held = self.session.state.held();
+        if let Some(attached) = &self.attached {
+            let node = attached.lease.pool().node;
+            tracing::warn!(
+                node = node.0,
+                in_flight = active.exchange.groups.len(),
+                "server connection lost: {}",
+                lost.why
+            );
+            self.context.monitor.report(node, Evidence::ConnectionLost);
+        }
+        if active.answers.is_holding() {
+            // What the client has not seen of an answer is none.
+            active.answers.withdraw();
+        }
+        if active.exchange.groups.front().is_some_and(|record| record.errand == Some(Errand::Settings)) {
+            // Nothing of the client's was sent yet.
+            self.end_in_flight(active);
+            active.answers.drop_unseen();
+            active.exchange.queue.clear();
+            active.exchange.groups.clear();
+            active.to_server.clear();
+            active.to_server_written = 0;
+            self.drop_connection();
+            return Ok(());
+        }
+        if self.may_send_again(active) {
+            self.withdraw(active, Withdrawal::Lost);
+            return Ok(());
+        }
+        let between = active.exchange.groups.is_empty() && !active.exchange.open;
+        if between && self.is_free() && !active.answers.is_mid_message() {
+            // Between two requests: a server that is shut down says so behind a complete answer,
+            // often in the same breath. Nobody has lost anything.
+            active.answers.drop_unseen();
+            active.exchange.queue.clear();
+            active.to_server.clear();
+            active.to_server_written = 0;
+            self.drop_connection();
+            return Ok(());
+        }
+        self.end_in_flight(active);
+        // Behind a lost BEGIN or SET, the rest of the pipeline would run without it.
+        let opening = Marks::TRANSACTION_CONTROL.with(Marks::SESSION_EFFECT);
+        let opens = active.exchange.groups.iter().any(|record| record.marks.intersects(opening));
+        let keeps = held != Held::Free || self.tenant.mode() == PoolMode::Session;
+        if self.is_block_on_replica() && !active.answers.is_mid_message() {
+            self.lost_read_only(active, &lost);
+            return Ok(());
+        }
+        if keeps || opens || active.answers.is_mid_message() {
+            self.drop_connection();
+            active.answers.drop_unseen();
+            return Err(End::Fatal(Box::new(lost_for_good(&lost, &active.exchange.groups))));
+        }
+        self.answer_lost(active, TransactionStatus::Idle, &|record| fate(record, &lost));
+        Ok(())
+    }
+
+    /// Everything in flight would be sent again. On a replica all of it are reads; behind a read on the
+    /// primary there may be a write, which may have taken effect.
+    fn may_send_again(&self, active: &Active) -> bool {
+        let mut in_flight = active.exchange.groups.iter();
+        let on_replica = self.attached.as_ref().is_some_and(|attached| attached.role == Role::Replica);
+        in_flight.next().is_some_and(|front| front.retriable)
+            && (on_replica || in_flight.all(|record| record.retriable))
+    }
+
+    /// Every group in flight gets an error of its own; the session goes on.
+    pub(super) fn answer_lost(
+        &mut self,
+        active: &mut Active,
+        status: TransactionStatus,
+        fate: &dyn Fn(&GroupRecord) -> Fault,
+    ) {
+        active.answers.drop_unseen();
+        if active.exchange.groups.iter().any(GroupRecord::wrote) {
+            // In doubt: who looks whether it took effect must not look at a replica that cannot know.
+            let now = clock::now();
+            self.session.state.floor.write = Some((now, Durability::Inserted));
+            self.session.state.last_write = Some(now);
+        }
+        let mut bytes = Vec::new();
+        for record in &active.exchange.groups {
+            writers::fault(&mut bytes, Severity::Error, &fate(record));
+            bytes.extend_from_slice(&writers::ready(status));
+        }
+        active.answers.insert(&bytes);
+        let kept = active.requests.kept();
+        active.requests.let_go(kept);
+        let open = active.exchange.open;
+        self.session.take_back(&mut active.exchange);
+        // What still comes of an open group belongs to what has failed.
+        active.skip_to_sync = open;
+        self.drop_connection();
+    }
+
+    fn end_in_flight(&mut self, active: &Active) {
+        if let Some(connection) = self.attached.as_mut().and_then(|attached| attached.lease.connection()) {
+            for _ in active.exchange.groups.iter().filter(|record| record.errand.is_none()) {
+                connection.live.end(None);
+            }
+        }
+    }
+
+    /// Nothing of the answer has been passed on: the request is sent again, elsewhere.
+    fn withdraw(&mut self, active: &mut Active, cause: Withdrawal) {
+        self.end_in_flight(active);
+        let counters = &self.context.counters;
+        let (counter, word) = match cause {
+            Withdrawal::ReadOnly => (&counters.replays_read_only, "read_only"),
+            Withdrawal::Standby => (&counters.replays_read_only, "standby"),
+            Withdrawal::Conflict => (&counters.replays_conflict, "recovery_conflict"),
+            Withdrawal::Lost => (&counters.replays_lost, "connection_lost"),
+            Withdrawal::Stale => (&counters.replays_stale, "stale_statement"),
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        self.context.metrics.replayed(word);
+        let node = self.attached.as_ref().map(|attached| attached.lease.pool().node);
+        let front = active.exchange.groups.front();
+        let fingerprint = front.and_then(|record| record.fingerprint);
+        let tried = front.map_or(0, |record| record.tried);
+        let node = node.filter(|_| cause != Withdrawal::Stale);
+        let failed_it = node.map_or(0, |node| 1_u64.checked_shl(u32::from(node.0)).unwrap_or(0));
+        // Once on another replica, then on the primary.
+        let for_primary = matches!(cause, Withdrawal::ReadOnly | Withdrawal::Standby) || tried != 0;
+        let replay = Replay { primary: for_primary, excluded: tried | failed_it };
+        if let (Withdrawal::ReadOnly, Some(fingerprint)) = (cause, fingerprint) {
+            self.context.classifier.learn(fingerprint, self.database.id);
+        }
+        tracing::debug!(?cause, ?node, "an answer was withdrawn; the request is sent again");
+        active.answers.withdraw();
+        active.requests.rewind();
+        active.copy_left = 0;
+        active.to_server.clear();
+        active.to_server_written = 0;
+        self.session.take_back(&mut active.exchange);
+        self.replay = Some(replay);
+        // Later requests of the pipeline were sent to it too: it is closed, not drained.
+        self.drop_connection();
+    }
+}
+
+/// What looking at the buffer led to.
+#[derive(Debug)]
+pub enum Digested {
+    /// Nothing that the loop has to know.
+    More,
+    /// A group is complete.
+    GroupDone,
+    /// A replica's answer was withdrawn.
+    Withdrawn,
+    /// The server says goodbye, or is none.
+    Lost(Lost),
+}
+
+fn is_looked_into(active: &Active, tag: u8) -> bool {
+    match tag {
+        b'Z' | b'C' | b'E' | b'S' | b'N' | b'A' => true,
+        b't' | b'T' | b'n' => active.exchange.queue.is_learning(),
+        _ => false,
+    }
+}
+
+fn is_row(tag: u8) -> bool {
+    matches!(tag, b'D' | b'd' | b'H' | b'G' | b'W')
+}
+
+/// Does a row still fit into what is held back? A server sends nothing of a short answer before it
+/// is complete, except when it dies in the middle of it: those rows are not yet the answer.
+fn fits_in_what_is_held(active: &Active, tag: u8, len: usize) -> bool {
+    matches!(tag, b'D' | b'd' | b'H') && active.answers.held() + len <= HELD_MAX
+}
+
+/// Which errors of a replica say that another node may do better. Only for reads outside a
+/// transaction block, before the first row.
+fn withdrawal(fields: &backend::ErrorFields<'_>) -> Option<Withdrawal> {
+    let about_recovery = || {
+        memchr::memmem::find(fields.message, b"recovery").is_some()
+            || fields.routine.starts_with(b"PreventCommandDuringRecovery")
+    };
+    match fields.sqlstate? {
+        SqlState::READ_ONLY_SQL_TRANSACTION => Some(Withdrawal::ReadOnly),
+        SqlState::FEATURE_NOT_SUPPORTED | SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE if about_recovery() => {
+            Some(Withdrawal::ReadOnly)
+        }
+        SqlState::SERIALIZATION_FAILURE | SqlState::DEADLOCK_DETECTED => Some(Withdrawal::Conflict),
+        SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN | SqlState::CANNOT_CONNECT_NOW => {
+            Some(Withdrawal::Lost)
+        }
+        // "cannot use serializable mode in a hot standby", in whatever language.
+        SqlState::FEATURE_NOT_SUPPORTED if fields.routine == b"GetSerializableTransactionSnapshot" => {
+            Some(Withdrawal::Standby)
+        }
+        _ if fields.is_fatal() => Some(Withdrawal::Lost),
+        _ => None,
+    }
+}
+
+/// What became of a request whose server was lost.
+fn fate(record: &GroupRecord, lost: &Lost) -> Fault {
+    let why = lost.why.to_string();
+    match record.access {
+        Access::Read => Fault::server(SqlState::CONNECTION_FAILURE, "the server was lost while it answered")
+            .detail(why)
+            .hint("Nothing was written; it is safe to retry."),
+        Access::Write | Access::Unknown => Fault::server(
+            SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+            "the server was lost before it said whether the statement took effect",
+        )
+        .detail(why)
+        .hint("Find out whether it did before you send it again."),
+    }
+}
+
+fn lost_for_good(lost: &Lost, in_flight: &std::collections::VecDeque<GroupRecord>) -> Fault {
+    let unknown = in_flight.iter().any(|record| record.access != Access::Read);
+    let sqlstate =
+        if unknown { SqlState::TRANSACTION_RESOLUTION_UNKNOWN } else { SqlState::CONNECTION_FAILURE };
+    let mut fault = Fault::server(sqlstate, "the server connection of this session was lost")
+        .hint("Connect again and retry the transaction.");
+    fault.detail = Some(lost.why.to_string().into());
+    fault
+}
+
+fn told(fields: &backend::ErrorFields<'_>) -> Fault {
+    let message = String::from_utf8_lossy(fields.message).into_owned();
+    Fault::server(fields.sqlstate.unwrap_or(SqlState::CONNECTION_FAILURE), message)
+}
+
+fn not_postgres() -> Lost {
+    Lost {
+        why: Fault::server(
+            SqlState::PROTOCOL_VIOLATION,
+            "the server sent something that the protocol does not allow here",
+        ),
+    }
+}

@@ -1,0 +1,108 @@
+//! Keeps the databases' catalogs read: one task per database that clients use.
+
+use crate::relay::catalogs::DatabaseCatalog;
+use crate::relay::context::Context;
+use crate::relay::sql_client;
+use crate::sql::catalog::{CatalogRows, QUERIES};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often a catalog is read where no DDL has passed through: somebody may have gone past pgweir.
+const INTERVAL: Duration = Duration::from_secs(30);
+/// How soon a failed reading is tried again; later each time, up to `INTERVAL`.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long one reading may take.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Starts a reader for every database as it comes into use. Ends with its task.
+pub async fn run(context: Arc<Context>) {
+    let mut known = HashSet::new();
+    loop {
+        for database in context.catalogs.all() {
+            if known.insert(database.id) {
+                tokio::spawn(keep_read(context.clone(), database));
+            }
+        }
+        context.catalogs.added.notified().await;
+    }
+}
+
+async fn keep_read(context: Arc<Context>, database: Arc<DatabaseCatalog>) {
+    let mut client = None;
+    let mut failures = 0_u32;
+    while !context.is_draining() {
+        let begun = database.begin_reading();
+        let reading = tokio::time::timeout(TIMEOUT, read(&context, &database, &mut client)).await;
+        let error = match reading {
+            Ok(Ok(rows)) => {
+                database.publish(rows, begun);
+                None
+            }
+            Ok(Err(error)) => Some(error),
+            Err(_) => Some("it took too long".to_owned()),
+        };
+        if let Some(error) = &error {
+            client = None;
+            if failures == 0 {
+                tracing::warn!(database = %database.name,
+                    "the catalog cannot be read, so reads of relations stay on the primary: {error}");
+            }
+        }
+        failures = if error.is_some() { failures.saturating_add(1) } else { 0 };
+        let pause = match failures {
+            0 => INTERVAL,
+            // A database that was dropped is not asked for every second, for ever.
+            _ => RETRY.saturating_mul(1 << failures.min(6).saturating_sub(1)).min(INTERVAL),
+        };
+        // Either way it is read again.
+        drop(tokio::time::timeout(pause, rest(&database, &mut client)).await);
+    }
+}
+
+type Reader = Option<(crate::node::NodeId, tokio_postgres::Client)>;
+
+/// Until somebody wants it read again. Who wants to be alone with the database is given way.
+async fn rest(database: &DatabaseCatalog, client: &mut Reader) {
+    loop {
+        tokio::select! {
+            () = database.stale.notified() => return,
+            () = database.left.notified() => *client = None,
+        }
+    }
+}
+
+/// One reading, from the primary. Only there is what DDL has just made certainly visible.
+async fn read(
+    context: &Context,
+    database: &DatabaseCatalog,
+    client: &mut Reader,
+) -> Result<CatalogRows, String> {
+    let view = context.monitor.view_handle().load_full();
+    let primary = view.primary.and_then(|id| view.node(id)).ok_or("there is no primary")?;
+    if client.as_ref().is_none_or(|(node, client)| *node != primary.id || client.is_closed()) {
+        let config = context.config.load_full();
+        let monitor = &config.cluster.monitor;
+        let password = monitor.password.as_ref().map(|secret| secret.reveal());
+        let made = sql_client::connect(context, primary, &monitor.user, password, &database.name).await?;
+        *client = Some((primary.id, made));
+    }
+    let (_, client) = client.as_ref().ok_or("no connection")?;
+    rows(client).await.map_err(|error| sql_client::describe(&error))
+}
+
+async fn rows(client: &tokio_postgres::Client) -> Result<CatalogRows, tokio_postgres::Error> {
+    let names = async |sql: &str| -> Result<Vec<String>, tokio_postgres::Error> {
+        client.query(sql, &[]).await?.iter().map(|row| row.try_get(0)).collect()
+    };
+    let sets: bool = client.query_one(QUERIES.async_commit_possible, &[]).await?.try_get(0)?;
+    Ok(CatalogRows {
+        writing_functions: names(QUERIES.writing_functions).await?,
+        safe_functions: names(QUERIES.safe_functions).await?,
+        row_functions: names(QUERIES.row_functions).await?,
+        primary_only_relations: names(QUERIES.primary_only_relations).await?,
+        writing_types: names(QUERIES.writing_types).await?,
+        writing_operators: names(QUERIES.writing_operators).await?,
+        async_commit_possible: sets,
+    })
+}

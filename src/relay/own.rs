@@ -1,0 +1,398 @@
+//! Statements that pgweir itself answers: `SET pgweir.…`, `SHOW pgweir.…`, `EXPLAIN (ROUTE) …`,
+//! DEALLOCATE of a name that only pgweir knows; and messages that need no server at all.
+
+use crate::cluster::view::ClusterView;
+use crate::config::values;
+use crate::fault::{Fault, SqlState};
+use crate::relay::buffer::Active;
+use crate::relay::client::Client;
+use crate::routing::request::{Consistency, Target};
+use crate::session::group::Group;
+use crate::session::machine::too_many_names;
+use crate::session::prepared::{SERVER_NAME_PREFIX, Scope};
+use crate::sql::class::{Class, Marks, Route};
+use crate::sql::effects::{self, Effect, PgweirName, PinReason, effects_of};
+use crate::sql::lexer::statements::{Literals, Statements};
+use crate::wire::backend::TransactionStatus;
+use crate::wire::frame::{Body, FrameError, header};
+use crate::wire::frontend::{self, Named};
+use crate::wire::writers::{self, Severity};
+use std::time::Duration;
+
+/// What an own statement answers.
+enum Answer {
+    /// Only a command tag.
+    Done(&'static str),
+    /// Columns, rows, and a command tag.
+    Rows(Vec<&'static str>, Vec<Vec<String>>, &'static str),
+}
+
+impl Client {
+    /// Answers a whole group. Nothing else is in flight.
+    pub fn answer_own(&mut self, active: &mut Active, group: &Group) {
+        let bytes = active.requests.fresh()[..group.len].to_vec();
+        let classes = active.exchange.builder.classes().to_vec();
+        let mut out = Vec::new();
+        let result = match group.own > 0 && group.foreign > 0 {
+            true => Err(mixed()),
+            false => self.answer_frames(&bytes, &classes, &mut out),
+        };
+        if let Err(fault) = result {
+            writers::fault(&mut out, Severity::Error, &fault);
+        }
+        if group.complete {
+            out.extend_from_slice(&writers::ready(self.session.state.status()));
+        }
+        active.answers.insert(&out);
+        active.requests.take(group.len);
+        active.requests.let_go(group.len);
+        active.exchange.builder.reset();
+    }
+
+    fn answer_frames(&mut self, bytes: &[u8], classes: &[Class], out: &mut Vec<u8>) -> Result<(), Fault> {
+        let mut rest = bytes;
+        let mut classes = classes.iter().copied();
+        while let Some(head) = header(rest, usize::MAX).map_err(violation)? {
+            let Some((frame, behind)) = rest.split_at_checked(head.frame_len) else { break };
+            rest = behind;
+            self.answer_frame(head.tag, frame, &mut classes, out)?;
+        }
+        Ok(())
+    }
+
+    fn answer_frame(
+        &mut self,
+        tag: u8,
+        frame: &[u8],
+        classes: &mut impl Iterator<Item = Class>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
+        match tag {
+            b'Q' => {
+                let text = frontend::query(frame).map_err(violation)?.to_vec();
+                // As every simple Query does.
+                self.session.forget(b"");
+                self.answer_texts(&text, out)
+            }
+            b'P' => {
+                let parse = frontend::parse(frame).map_err(violation)?;
+                let context = self.context.clone();
+                let next_id = || context.next_id();
+                let scope = Scope::default();
+                let statement = self.tenant.statement(parse.text, parse.types, &scope, next_id);
+                if !parse.name.is_empty() && self.session.names() >= self.names_limit {
+                    return Err(too_many_names());
+                }
+                if let Some(class) = classes.next() {
+                    self.session.remember(parse.name, statement, class);
+                }
+                out.extend_from_slice(&writers::PARSE_COMPLETE);
+                Ok(())
+            }
+            b'B' => {
+                let bind = frontend::bind(frame).ok_or_else(malformed)?;
+                let supplied = parameters_of(bind.rest).ok_or_else(malformed)?;
+                if supplied != 0 {
+                    return Err(takes_none(bind.statement, supplied));
+                }
+                self.own_portal = self.session.text_of(bind.statement).map(<[u8]>::to_vec);
+                out.extend_from_slice(b"2\0\0\0\x04");
+                Ok(())
+            }
+            b'D' => self.describe_own(frontend::named(frame).map_err(violation)?, out),
+            b'E' => {
+                let text = self.own_portal.clone().unwrap_or_default();
+                match self.own_answer(&text)? {
+                    Answer::Done(tag) => writers::command_complete(out, tag),
+                    Answer::Rows(_, rows, tag) => write_rows(out, &rows, tag),
+                }
+                Ok(())
+            }
+            b'C' => {
+                if let Named::Statement(name) = frontend::named(frame).map_err(violation)? {
+                    self.session.forget(name);
+                }
+                out.extend_from_slice(&writers::CLOSE_COMPLETE);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn answer_texts(&mut self, text: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
+        match self.own_answer(text)? {
+            Answer::Done(tag) => writers::command_complete(out, tag),
+            Answer::Rows(columns, rows, tag) => {
+                writers::text_columns(out, &columns);
+                write_rows(out, &rows, tag);
+            }
+        }
+        Ok(())
+    }
+
+    fn describe_own(&mut self, named: Named<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
+        let text = match named {
+            Named::Statement(name) => {
+                out.extend_from_slice(b"t\0\0\0\x06\0\0");
+                self.session.text_of(name).map(<[u8]>::to_vec)
+            }
+            Named::Portal(_) => self.own_portal.clone(),
+        };
+        let effect = effects_of(&text.unwrap_or_default(), self.dialect).into_iter().next();
+        match effect.as_ref().and_then(columns_of) {
+            Some(columns) => writers::text_columns(out, &columns),
+            None => out.extend_from_slice(b"n\0\0\0\x04"),
+        }
+        Ok(())
+    }
+
+    /// Is it the DEALLOCATE of a name that was given in the protocol? Servers know it by another.
+    pub fn deallocates(&self, active: &Active, group: &Group) -> bool {
+        if !group.marks.contains(Marks::SESSION_EFFECT)
+            || group.foreign != 1
+            || active.exchange.open
+            // With answers outstanding, nobody knows yet whether it has failed: that is asked again.
+            || (active.exchange.groups.is_empty()
+                && self.session.state.status() == TransactionStatus::Failed)
+        {
+            return false;
+        }
+        let Ok(Some(head)) = header(active.requests.fresh(), usize::MAX) else { return false };
+        let frame = &active.requests.fresh()[..head.frame_len.min(group.len)];
+        let text = match head.tag {
+            b'Q' => frontend::query(frame).ok(),
+            b'P' => frontend::parse(frame).ok().map(|parse| parse.text),
+            _ => None,
+        };
+        let effects = text.map(|text| effects_of(text, self.dialect)).unwrap_or_default();
+        match effects.as_slice() {
+            [Effect::Deallocate(name)] => {
+                self.session.text_of(name.as_bytes()).is_some() || name.starts_with(SERVER_NAME_PREFIX)
+            }
+            // What other clients have prepared there stays.
+            [Effect::DeallocateAll] => !self.session.state.pins.has(PinReason::SqlPrepare),
+            _ => false,
+        }
+    }
+
+    /// Does it and says what came of it. Several in one string: the last one answers.
+    fn own_answer(&mut self, text: &[u8]) -> Result<Answer, Fault> {
+        let mut answer = Answer::Done("SET");
+        let effects = effects_of(text, self.dialect);
+        if effects.len() != Statements::new(text, Literals::FirstOfList).count() {
+            // What has no effect here is a statement for a server: it must not be dropped in silence.
+            return Err(mixed());
+        }
+        for effect in effects {
+            answer = match effect {
+                Effect::PgweirSet { name, value, .. } => {
+                    self.set_own(name, &value)?;
+                    Answer::Done("SET")
+                }
+                Effect::PgweirReset(name) => {
+                    self.reset_own(name)?;
+                    Answer::Done("RESET")
+                }
+                Effect::PgweirShow(name) => {
+                    let columns = columns_of(&Effect::PgweirShow(name)).unwrap_or_default();
+                    Answer::Rows(columns, vec![vec![self.show_own(name)?]], "SHOW")
+                }
+                Effect::PgweirUnknown(name) => return Err(unknown(&name)),
+                Effect::Deallocate(name) => {
+                    if !self.session.forget(name.as_bytes()) {
+                        return Err(no_such_statement(&name));
+                    }
+                    Answer::Done("DEALLOCATE")
+                }
+                Effect::DeallocateAll => {
+                    self.session.forget_all();
+                    Answer::Done("DEALLOCATE ALL")
+                }
+                Effect::ExplainRoute { start, end } => {
+                    let statement = text.get(start..end).unwrap_or_default();
+                    Answer::Rows(vec!["QUERY PLAN"], self.explain(text, statement), "EXPLAIN")
+                }
+                _ => return Err(mixed()),
+            };
+        }
+        Ok(answer)
+    }
+
+    /// One of pgweir's settings, for this session, at once (also inside a transaction).
+    pub fn set_own(&mut self, name: PgweirName, value: &str) -> Result<(), Fault> {
+        let state = &mut self.session.state;
+        match name {
+            PgweirName::Route => {
+                state.route = route(value).ok_or_else(|| invalid(name, value, "auto, primary, replica"))?;
+            }
+            PgweirName::Consistency => {
+                let level = consistency(value).ok_or_else(|| invalid(name, value, "eventual, session"))?;
+                state.consistency = Some(level);
+            }
+            PgweirName::MaxStaleness => {
+                let bound =
+                    duration(value).ok_or_else(|| invalid(name, value, "durations such as 500ms, 2s, 1m"))?;
+                state.max_staleness = Some(bound);
+            }
+            PgweirName::Token | PgweirName::CausalKey => return Err(not_yet(name)),
+        }
+        Ok(())
+    }
+
+    fn reset_own(&mut self, name: PgweirName) -> Result<(), Fault> {
+        let state = &mut self.session.state;
+        match name {
+            PgweirName::Route => state.route = Route::Auto,
+            PgweirName::Consistency => state.consistency = None,
+            PgweirName::MaxStaleness => state.max_staleness = None,
+            PgweirName::Token | PgweirName::CausalKey => return Err(not_yet(name)),
+        }
+        Ok(())
+    }
+
+    fn show_own(&self, name: PgweirName) -> Result<String, Fault> {
+        let state = &self.session.state;
+        let policy = &self.context.config.load().routing.policy;
+        Ok(match name {
+            PgweirName::Route => match state.route {
+                Route::Auto => "auto",
+                Route::Primary => "primary",
+                Route::Replica => "replica",
+            }
+            .to_owned(),
+            PgweirName::Consistency => match state.consistency.unwrap_or(policy.consistency) {
+                Consistency::Eventual => "eventual",
+                Consistency::Session => "session",
+            }
+            .to_owned(),
+            PgweirName::MaxStaleness => format!("{:?}", state.max_staleness.unwrap_or(policy.max_staleness)),
+            PgweirName::Token | PgweirName::CausalKey => return Err(not_yet(name)),
+        })
+    }
+
+    /// Where a statement would go now, and why: the rows of `EXPLAIN (ROUTE)`.
+    fn explain(&mut self, text: &[u8], statement: &[u8]) -> Vec<Vec<String>> {
+        let class = self.context.class_of(&self.database, self.dialect, statement);
+        let mut group = Group::of_class(&class);
+        // A comment may stand anywhere, also before the statement's first word.
+        group.route = effects::hints_of(text).route.unwrap_or(group.route);
+        self.begins_read_only = self.would_begin_read_only(&class, statement);
+        let (target, reason) = self.decide_now(&group);
+        let view = self.context.monitor.view_handle().load_full();
+        let mut lines = vec![
+            format!("Route: {} (reason: {})", target_name(&target, &view), reason.as_str()),
+            format!("  Access: {} ({})", class.access.as_str(), class.why.as_str()),
+            format!("  Fingerprint: {}", class.fingerprint),
+        ];
+        if class.marks.contains(Marks::MULTI_STATEMENT) {
+            lines.push("  Several statements: the strictest decides".to_owned());
+        }
+        lines.into_iter().map(|line| vec![line]).collect()
+    }
+}
+
+fn target_name(target: &Target, view: &ClusterView) -> String {
+    let name = |id| view.node(id).map_or("?", |node| &*node.name).to_owned();
+    match target {
+        Target::Primary => match view.primary {
+            Some(primary) => format!("primary {}", name(primary)),
+            None => "primary (there is none now: it would be held)".to_owned(),
+        },
+        Target::Replica { node, .. } => format!("replica {}", name(*node)),
+        Target::Wait { .. } => "a replica, after a moment's wait".to_owned(),
+        Target::Refuse => "refused".to_owned(),
+    }
+}
+
+fn columns_of(effect: &Effect) -> Option<Vec<&'static str>> {
+    match effect {
+        Effect::PgweirShow(PgweirName::Route) => Some(vec!["pgweir.route"]),
+        Effect::PgweirShow(PgweirName::Consistency) => Some(vec!["pgweir.consistency"]),
+        Effect::PgweirShow(PgweirName::MaxStaleness) => Some(vec!["pgweir.max_staleness"]),
+        Effect::PgweirShow(PgweirName::Token) => Some(vec!["pgweir.token"]),
+        Effect::PgweirShow(PgweirName::CausalKey) => Some(vec!["pgweir.causal_key"]),
+        Effect::ExplainRoute { .. } => Some(vec!["QUERY PLAN"]),
+        _ => None,
+    }
+}
+
+fn write_rows(out: &mut Vec<u8>, rows: &[Vec<String>], tag: &str) {
+    for row in rows {
+        writers::text_row(out, row.iter().map(|value| Some(value.as_str())));
+    }
+    writers::command_complete(out, tag);
+}
+
+/// `auto`, `primary` or `replica`.
+pub fn route(value: &str) -> Option<Route> {
+    match value.to_ascii_lowercase().as_str() {
+        "auto" => Some(Route::Auto),
+        "primary" => Some(Route::Primary),
+        "replica" => Some(Route::Replica),
+        _ => None,
+    }
+}
+
+/// A duration as in the configuration: `500ms`, `2s`.
+pub fn duration(value: &str) -> Option<Duration> {
+    values::duration(Duration::ZERO..=Duration::from_secs(86_400))(value).ok()
+}
+
+/// `eventual` or `session`.
+pub fn consistency(value: &str) -> Option<Consistency> {
+    match value.to_ascii_lowercase().as_str() {
+        "eventual" => Some(Consistency::Eventual),
+        "session" => Some(Consistency::Session),
+        _ => None,
+    }
+}
+
+fn invalid(name: PgweirName, value: &str, valid: &str) -> Fault {
+    let message = format!("invalid value for parameter \"pgweir.{}\": \"{value}\"", name.as_str());
+    Fault::client(SqlState::INVALID_PARAMETER_VALUE, message).hint(format!("Available values: {valid}."))
+}
+
+fn unknown(name: &str) -> Fault {
+    Fault::client(
+        SqlState::UNDEFINED_OBJECT,
+        format!("unrecognized configuration parameter \"pgweir.{name}\""),
+    )
+    .hint("pgweir has pgweir.route, pgweir.consistency and pgweir.max_staleness.")
+}
+
+fn not_yet(name: PgweirName) -> Fault {
+    let message = format!("pgweir.{} is not supported by this version", name.as_str());
+    Fault::client(SqlState::FEATURE_NOT_SUPPORTED, message)
+}
+
+fn no_such_statement(name: &str) -> Fault {
+    Fault::client(SqlState(*b"26000"), format!("prepared statement \"{name}\" does not exist"))
+}
+
+/// How many parameters a Bind has, from what follows its two names.
+fn parameters_of(rest: &[u8]) -> Option<u16> {
+    let mut body = Body::new(rest);
+    let formats = usize::from(body.u16()?);
+    body.bytes(formats * 2)?;
+    body.u16()
+}
+
+fn takes_none(statement: &[u8], supplied: u16) -> Fault {
+    let name = String::from_utf8_lossy(statement);
+    let message =
+        format!("bind message supplies {supplied} parameters, but prepared statement \"{name}\" requires 0");
+    Fault::client(SqlState::PROTOCOL_VIOLATION, message)
+}
+
+fn mixed() -> Fault {
+    Fault::client(SqlState::FEATURE_NOT_SUPPORTED, "pgweir's own statements cannot be mixed with others")
+        .hint("Send SET pgweir.…, SHOW pgweir.… and EXPLAIN (ROUTE) as requests of their own.")
+}
+
+fn violation(error: FrameError) -> Fault {
+    Fault::client(SqlState::PROTOCOL_VIOLATION, error.to_string())
+}
+
+fn malformed() -> Fault {
+    Fault::client(SqlState::PROTOCOL_VIOLATION, "invalid message format")
+}

@@ -1,0 +1,588 @@
+//! Finds a server for a request group, brings it to the session's state, and forwards the group.
+
+use crate::clock;
+use crate::cluster::health::Evidence;
+use crate::cluster::view::NodeView;
+use crate::config::settings::PoolMode;
+use crate::fault::{Fault, SqlState};
+use crate::freshness::gate::{Floor, Need};
+use crate::moment::Moment;
+use crate::node::{NodeId, Role};
+use crate::pool::checkout::Lease;
+use crate::relay::apart::Lent;
+use crate::relay::buffer::Active;
+use crate::relay::client::{Attached, Client, End, Hints};
+use crate::relay::draw::draw;
+use crate::relay::own;
+use crate::relay::reach::{Holding, check_out, is_worth_waiting, lost_while_aligned, no_primary, too_stale};
+use crate::relay::refusal::canceled;
+use crate::routing::decide::decide;
+use crate::routing::reason::Reason;
+use crate::routing::request::{Consistency, Held, Request, Target};
+use crate::session::exchange::GroupRecord;
+use crate::session::group::Group;
+use crate::session::machine::Outgoing;
+use crate::session::reply_queue::Act;
+use crate::session::settings::difference;
+use crate::sql::class::{Access, Marks, Route};
+use crate::sql::effects;
+use crate::wire::backend::TransactionStatus;
+use crate::wire::frame::header;
+use crate::wire::frontend;
+use crate::wire::writers;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// A connection that was just made has to wait for one sample of its node. At most so long.
+const FIRST_SAMPLE_WAIT: Duration = Duration::from_millis(50);
+
+/// So many connections may be lost one after the other while they are brought to a session's settings.
+const ALIGN_ATTEMPTS: u8 = 3;
+
+/// Where a group goes.
+#[derive(Debug)]
+pub(super) enum Placed {
+    /// On the connection that the client has now.
+    Here(Reason),
+    /// Not yet: earlier answers come first.
+    Later,
+    /// Nowhere: this is the answer.
+    Refused(Box<Fault>),
+    /// Nowhere: it has been answered.
+    Answered,
+}
+
+/// What a search for a server ends with.
+enum Found {
+    Connection(Lease, Role, Reason),
+    Refused(Box<Fault>),
+}
+
+impl Client {
+    /// Sends a group on its way, or answers it. False: earlier answers have to be complete first.
+    pub async fn place(&mut self, active: &mut Active, group: &Group) -> Result<bool, End> {
+        self.place_within(active, group, ALIGN_ATTEMPTS).await
+    }
+
+    async fn place_within(&mut self, active: &mut Active, group: &Group, attempts: u8) -> Result<bool, End> {
+        self.hints = self.hints_of(active, group);
+        if active.skip_to_sync {
+            return Ok(self.skip(active, group));
+        }
+        self.begins_read_only = self.begins_read_only_with(active, group);
+        let idle = active.exchange.groups.is_empty() && !active.exchange.open;
+        if idle {
+            // Nothing is decided by where the last request went.
+            self.release(active);
+        }
+        if group.needs_name && active.exchange.queue.owes_name(None) {
+            // Whether the name is given is known when that group has ended.
+            return Ok(false);
+        }
+        let needless = !group.needs_server && self.attached.is_none();
+        if group.own > 0 || needless || self.deallocates(active, group) {
+            if idle {
+                self.answer_own(active, group);
+            }
+            return Ok(idle);
+        }
+        let kept = self.attached.is_some();
+        let placed = self.choose(active, group, idle).await?;
+        match placed {
+            Placed::Later => Ok(false),
+            Placed::Answered => Ok(true),
+            Placed::Refused(fault) => {
+                let opening = Marks::TRANSACTION_CONTROL.with(Marks::SESSION_EFFECT);
+                let more = active.requests.fresh().len() > group.len;
+                if more && group.marks.intersects(opening) {
+                    // Behind a refused BEGIN or SET, the rest of the pipeline would run without it.
+                    return Err(End::Fatal(fault));
+                }
+                self.answer_refusal(active, group, &fault);
+                Ok(true)
+            }
+            Placed::Here(reason) => {
+                if idle && self.is_askew() && !Box::pin(self.align(active, group)).await? {
+                    return Ok(true);
+                }
+                if idle && group.estranged && !Box::pin(self.reconcile(active, group)).await? {
+                    return Ok(true);
+                }
+                if self.attached.is_none() {
+                    if kept || attempts <= 1 {
+                        // A connection that the session kept has taken its state with it.
+                        return Err(End::Fatal(Box::new(lost_while_aligned())));
+                    }
+                    // Lost while its settings were sent: nothing of the client's was, so once more.
+                    return Box::pin(self.place_within(active, group, attempts - 1)).await;
+                }
+                if group.marks.contains(Marks::DDL) {
+                    self.make_way(active, group);
+                }
+                self.send(active, group, reason)?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Where it goes, with a connection to there.
+    async fn choose(&mut self, active: &mut Active, group: &Group, idle: bool) -> Result<Placed, End> {
+        Ok(match self.attached {
+            Some(_) if active.exchange.open && self.misleads(active, group) => {
+                self.refuse_in_block(active, group);
+                Placed::Answered
+            }
+            Some(_) if active.exchange.open => Placed::Here(Reason::OpenGroup),
+            Some(_) if !idle => self.follow(active, group),
+            Some(_) => self.stay(active, group).await?,
+            None if self.session.state.status() != TransactionStatus::Idle => {
+                Box::pin(self.resume(active, group)).await?
+            }
+            None => match self.find_at_once(group) {
+                Some(placed) => placed,
+                None => {
+                    // What stands behind it, a goodbye perhaps, is heard first.
+                    let last = active.requests.fresh().len() <= group.len;
+                    Box::pin(self.wait_for_server(group, last)).await?
+                }
+            },
+        })
+    }
+
+    /// Earlier groups are in flight: this one follows them if it belongs to the same place.
+    fn follow(&mut self, active: &Active, group: &Group) -> Placed {
+        let Some(attached) = &self.attached else { return Placed::Later };
+        if active.exchange.groups.iter().any(GroupRecord::forgets_statements) {
+            // Which names are free again is known when it has worked; what is prepared afterwards must
+            // not be forgotten with what was prepared before.
+            return Placed::Later;
+        }
+        if active.exchange.groups.iter().any(|record| record.restartable) || self.is_estranged(active, group)
+        {
+            return Placed::Later;
+        }
+        if attached.role == Role::Primary {
+            // Whatever it is, and whatever the groups before it do, the primary is right.
+            return Placed::Here(Reason::Pipelined);
+        }
+        if self.fits_behind(active, group) {
+            return Placed::Here(Reason::ReadOnlyTransaction);
+        }
+        let node = attached.lease.pool().node;
+        let mut request = self.request(group);
+        request.pipelined_on = Some(node);
+        let still_one_breath = active.exchange.groups.iter().all(|record| record.access == Access::Read);
+        match self.decide(&request) {
+            (Target::Replica { node: chosen, .. }, _) if chosen == node && still_one_breath => {
+                Placed::Here(Reason::Pipelined)
+            }
+            _ => Placed::Later,
+        }
+    }
+
+    /// The session keeps its connection; a primary that has lost its role is not written to.
+    pub(super) fn keep(&mut self) -> Result<Placed, End> {
+        let reason = match self.session.state.held() {
+            Held::InTransaction if self.is_block_on_replica() => Reason::ReadOnlyTransaction,
+            Held::InTransaction => Reason::InTransaction,
+            Held::Pinned => Reason::Pinned,
+            Held::Free | Held::SessionMode => Reason::SessionMode,
+        };
+        let node = self.attached.as_ref().map(|attached| (attached.lease.pool().node, attached.role));
+        let view = self.context.monitor.view();
+        // Two claimants of one timeline: nothing is written to either.
+        let disputed = |node| view.conflict.is_some_and(|(one, other)| node == one || node == other);
+        match (node, view.primary) {
+            (Some((node, Role::Primary)), primary)
+                if primary.map_or_else(|| disputed(node), |primary| node != primary) =>
+            {
+                self.drop_connection();
+                // The rest of the transaction must not run elsewhere on its own.
+                Err(End::Fatal(Box::new(
+                    Fault::server(
+                        SqlState::CONNECTION_FAILURE,
+                        "the session's server is no longer the primary",
+                    )
+                    .hint("Connect again and retry the transaction."),
+                )))
+            }
+            // What it is pinned for is on this connection, and writes must not go to it.
+            (Some((_, Role::Replica)), _) if reason == Reason::Pinned => {
+                self.drop_connection();
+                Err(End::Fatal(Box::new(lost_while_aligned())))
+            }
+            _ => Ok(Placed::Here(reason)),
+        }
+    }
+
+    /// The ordinary case: the decision is clear, and its pool has an idle connection with the right
+    /// settings. Nothing is waited for.
+    pub(super) fn find_at_once(&mut self, group: &Group) -> Option<Placed> {
+        let (lease, role, reason) = self.idle_connection(group)?;
+        self.attach(lease, role);
+        Some(Placed::Here(reason))
+    }
+
+    fn idle_connection(&self, group: &Group) -> Option<(Lease, Role, Reason)> {
+        let view = self.context.monitor.view();
+        let config = self.context.config.load();
+        let policy = &config.routing.policy;
+        let decision = decide(&self.request(group), &view, policy, clock::now(), draw());
+        let (node, need, role) = match decision.target {
+            Target::Primary => (view.primary?, Need::default(), Role::Primary),
+            Target::Replica { node, need } => (node, need, Role::Replica),
+            Target::Wait { .. } | Target::Refuse => return None,
+        };
+        let node = view.node(node)?;
+        let mut lease = self.tenant.pool(node)?.try_checkout(self.session.state.settings())?;
+        let established = lease.connection()?.established;
+        if role == Role::Replica && !need.is_met_on(&node.live.freshness(), established) {
+            lease.checkin();
+            return None;
+        }
+        Some((lease, role, decision.reason))
+    }
+
+    /// Finds a server, unless the client cancels the request meanwhile, or vanishes with it as its last.
+    pub(super) async fn wait_for_server(&mut self, group: &Group, last: bool) -> Result<Placed, End> {
+        self.slot.begin_wait();
+        let found = tokio::select! {
+            biased;
+            found = self.find(group) => found,
+            () = self.slot.wait_canceled() => Found::Refused(Box::new(canceled())),
+            () = self.stream.gone(), if last => return Err(End::Gone),
+        };
+        let is_canceled = self.slot.end_wait();
+        Ok(match found {
+            Found::Refused(fault) => Placed::Refused(fault),
+            Found::Connection(lease, ..) if is_canceled => {
+                lease.checkin();
+                Placed::Refused(Box::new(canceled()))
+            }
+            Found::Connection(lease, role, reason) => {
+                self.attach(lease, role);
+                Placed::Here(reason)
+            }
+        })
+    }
+
+    /// Decides, checks out, and decides again where that did not work out.
+    async fn find(&self, group: &Group) -> Found {
+        let mut request = self.request(group);
+        // It may wait in line for long enough that the replica restarts: then the floor demands more.
+        let floor = match request.consistency {
+            Consistency::Eventual => Floor::default(),
+            Consistency::Session => request.floor,
+        };
+        loop {
+            let seen = self.context.monitor.publications();
+            let (target, reason) = self.decide(&request);
+            match target {
+                Target::Primary => return self.find_primary(reason).await,
+                Target::Refuse => return Found::Refused(Box::new(too_stale())),
+                Target::Wait { until } => {
+                    if request.waiting_until.is_none() {
+                        self.context.monitor.kick();
+                    }
+                    request.waiting_until = Some(until);
+                    self.context.monitor.changed_since(seen, until).await;
+                }
+                Target::Replica { node, need } => match self.take_replica(node, need, &floor).await {
+                    Ok(lease) => return Found::Connection(lease, Role::Replica, reason),
+                    // Whatever is wrong with this replica, another or the primary may do.
+                    Err(()) => request.excluded |= 1_u64.checked_shl(u32::from(node.0)).unwrap_or(0),
+                },
+            }
+        }
+    }
+
+    fn decide(&self, request: &Request) -> (Target, Reason) {
+        let config = self.context.config.load();
+        let view = self.context.monitor.view();
+        let decision = decide(request, &view, &config.routing.policy, clock::now(), draw());
+        (decision.target, decision.reason)
+    }
+
+    /// The group as `decide` sees it.
+    pub fn request(&self, group: &Group) -> Request {
+        let state = &self.session.state;
+        let replay = self.replay.unwrap_or_default();
+        let held = match (state.held(), self.tenant.mode()) {
+            // Its transaction begins again.
+            (Held::InTransaction, _) if self.begins_read_only || self.attached.is_none() => Held::Free,
+            (Held::Free, PoolMode::Session) => Held::SessionMode,
+            (held, _) => held,
+        };
+        let config = self.context.config.load();
+        let hints = self.hints;
+        Request {
+            access: group.access,
+            why: group.why,
+            begins_read_only: self.begins_read_only,
+            complete: group.complete,
+            learnt: group
+                .fingerprint
+                .is_some_and(|shape| self.context.classifier.is_learnt(shape, self.database.id)),
+            replayed: replay.primary,
+            route: if group.route == Route::Auto { state.route } else { group.route },
+            held,
+            consistency: hints.consistency.or(state.consistency).unwrap_or(config.routing.policy.consistency),
+            max_staleness: hints.max_staleness.or(state.max_staleness),
+            floor: state.floor,
+            last_write: state.last_write,
+            pipelined_on: None,
+            waiting_until: None,
+            excluded: replay.excluded,
+        }
+    }
+
+    async fn take_replica(&self, node: NodeId, need: Need, floor: &Floor) -> Result<Lease, ()> {
+        let view = self.context.monitor.view_handle().load_full();
+        let node_view = view.node(node).ok_or(())?;
+        let mut lease = match self.check_out(node_view).await {
+            Ok(lease) => lease,
+            Err(fault) => {
+                tracing::debug!(node = %node_view.name, "replica not available: {fault}");
+                return Err(());
+            }
+        };
+        let established = lease.connection().map_or(Moment(u64::MAX), |connection| connection.established);
+        if !self.wait_for_proof(node_view, need, floor, established).await {
+            lease.checkin();
+            return Err(());
+        }
+        Ok(lease)
+    }
+
+    /// A sample counts for a connection only if it was sent after the connection was established:
+    /// a replica may restart behind what it has shown, and a restart kills its connections.
+    async fn wait_for_proof(&self, node: &NodeView, need: Need, floor: &Floor, established: Moment) -> bool {
+        let is_met = || {
+            let fresh = node.live.freshness();
+            need.and(Need::of_floor(floor, node.id, fresh.incarnation)).is_met_on(&fresh, established)
+        };
+        if is_met() {
+            return true;
+        }
+        let until = clock::now().plus(FIRST_SAMPLE_WAIT);
+        self.context.monitor.kick();
+        loop {
+            let seen = self.context.monitor.publications();
+            if is_met() {
+                return true;
+            }
+            if clock::now() >= until {
+                return false;
+            }
+            self.context.monitor.changed_since(seen, until).await;
+        }
+    }
+
+    /// The proven primary; while there is none the statement is held, within a bound of time and number.
+    async fn find_primary(&self, reason: Reason) -> Found {
+        let context = self.context.clone();
+        let limits = context.config.load().limits.clone();
+        let until = clock::now().plus(limits.hold_time);
+        let mut held = None;
+        loop {
+            let seen = self.context.monitor.publications();
+            let view = self.context.monitor.view_handle().load_full();
+            let last = match view.primary.and_then(|primary| view.node(primary)) {
+                Some(node) => match self.take_primary(node).await {
+                    Ok(lease) => return Found::Connection(lease, Role::Primary, reason),
+                    Err(fault) if is_worth_waiting(&fault) => Some(fault),
+                    Err(fault) => return Found::Refused(Box::new(fault)),
+                },
+                None => None,
+            };
+            if held.is_none() {
+                held = Some(Holding::new(&context.counters.holding));
+                context.counters.held.fetch_add(1, Ordering::Relaxed);
+                if context.counters.holding.load(Ordering::Relaxed) > u64::from(limits.hold_clients) {
+                    return Found::Refused(Box::new(no_primary(&view, last)));
+                }
+            }
+            if clock::now() >= until {
+                return Found::Refused(Box::new(no_primary(&view, last)));
+            }
+            // A refused connection is tried again soon even if nothing new is published.
+            let pause = clock::now().plus(Duration::from_millis(100)).min(until);
+            self.context.monitor.changed_since(seen, pause).await;
+        }
+    }
+
+    async fn take_primary(&self, node: &NodeView) -> Result<Lease, Fault> {
+        let mut lease = self.check_out(node).await?;
+        if self.context.monitor.view().primary != Some(node.id) {
+            // Much may have happened while it waited in line.
+            lease.checkin();
+            return Err(Fault::server(SqlState::CANNOT_CONNECT_NOW, "the primary has changed").retriable());
+        }
+        let standby = lease.connection().is_some_and(|connection| {
+            connection.parameters.iter().any(|(name, value)| name == "in_hot_standby" && value == "on")
+        });
+        if standby {
+            // Connected before it was promoted, or it was never one: this connection is not trusted.
+            self.context.monitor.report(node.id, Evidence::InHotStandbyChanged);
+            lease.pool().clear();
+            drop(lease);
+            return Err(
+                Fault::server(SqlState::CANNOT_CONNECT_NOW, "the primary has become a standby").retriable()
+            );
+        }
+        Ok(lease)
+    }
+
+    async fn check_out(&self, node: &NodeView) -> Result<Lease, Fault> {
+        check_out(&self.context, &self.tenant, node, self.session.state.settings()).await
+    }
+
+    /// The client has this connection now.
+    fn attach(&mut self, mut lease: Lease, role: Role) {
+        let mut incarnation = 0;
+        if let Some(connection) = lease.connection() {
+            incarnation = connection.live.freshness().incarnation;
+            self.slot.attach(connection.node, &connection.key);
+            self.session.state.carried = connection.settings.clone();
+        }
+        self.attached = Some(Attached { lease, role, incarnation });
+    }
+
+    /// Does the connection carry other settings than the session wants?
+    fn is_askew(&self) -> bool {
+        self.carries_other() && self.session.state.status() == TransactionStatus::Idle
+    }
+
+    pub(super) fn carries_other(&self) -> bool {
+        !Arc::ptr_eq(&self.session.state.carried, self.session.state.settings())
+    }
+
+    /// Brings the connection to the session's settings. This is a round trip of its own, because a
+    /// request must not run when its settings were refused (a role, a tenant). False: they were, and
+    /// the client has been told.
+    pub(super) async fn align(&mut self, active: &mut Active, group: &Group) -> Result<bool, End> {
+        let state = &self.session.state;
+        let taken = match difference(&state.carried, state.settings()) {
+            Some(sql) => self.ask(active, &sql, Act::Swallow).await?,
+            None => true,
+        };
+        if taken {
+            self.session.state.carried = self.session.state.settings().clone();
+            return Ok(true);
+        }
+        // What it carries now is anybody's guess.
+        if let Some(connection) = self.attached.as_mut().and_then(|attached| attached.lease.connection()) {
+            connection.tainted = true;
+        }
+        self.drop_connection();
+        self.close_group(active, group);
+        Ok(false)
+    }
+
+    /// The last step: the bytes.
+    fn send(&mut self, active: &mut Active, group: &Group, reason: Reason) -> Result<(), End> {
+        let is_free = self.is_free();
+        let Some(attached) = self.attached.as_mut() else { return Ok(()) };
+        let continued = active.exchange.open;
+        let on_replica = attached.role == Role::Replica;
+        let replay = self.replay.take();
+        let replayed = replay.is_some();
+        let mut record = GroupRecord::new(group, reason, clock::now());
+        record.tried = replay.map_or(0, |replay| replay.excluded);
+        if on_replica {
+            // A replica writes nothing, whatever it is asked.
+            (record.access, record.writes) = (Access::Read, false);
+        }
+        if self.begins_read_only {
+            // A refusal is not the fault of its BEGIN.
+            record.fingerprint = None;
+        }
+        // A read that has met two nodes in vain ends with the primary's answer, whatever it is: it may be
+        // what brings them down. One that has written before is none.
+        let can_go_elsewhere = on_replica || (record.tried == 0 && reason != Reason::Learnt);
+        let unseen = match &self.block {
+            Some(block) => on_replica && block.may_begin_again(),
+            None => is_free,
+        };
+        record.retriable = can_go_elsewhere
+            && group.complete
+            && record.access == Access::Read
+            && unseen
+            && active.requests.kept() < KEPT_MAX;
+        let keep = record.retriable || active.requests.kept() > 0;
+        if record.retriable && active.exchange.groups.is_empty() {
+            active.answers.hold();
+        }
+        attached.lease.pool().count(attached.role, reason);
+        active.exchange.begin(group, record);
+        active.requests.take(group.len);
+        let Some(connection) = attached.lease.connection() else { return Ok(()) };
+        if !continued {
+            connection.live.begin();
+        }
+        let mut outgoing = Outgoing {
+            out: &mut active.to_server,
+            server: &mut connection.statements,
+            lent: &mut Lent { tenant: &self.tenant, context: &self.context },
+            prepared_limit: self.prepared_limit,
+            names_limit: self.names_limit,
+            dialect: self.dialect,
+            replayed,
+        };
+        let bytes = active.requests.taken(group.len);
+        self.session.forward(bytes, &mut active.exchange, &mut outgoing)?;
+        (0..std::mem::take(&mut active.exchange.joined)).for_each(|_| connection.live.end(None));
+        let keep = self.may_restart(active, group, continued) || keep;
+        active.exchange.builder.reset();
+        if !keep {
+            active.requests.let_go(group.len);
+        }
+        active.pass_fabricated();
+        Ok(())
+    }
+
+    /// What the group's comments ask for, besides a route.
+    fn hints_of(&self, active: &Active, group: &Group) -> Hints {
+        if !group.marks.contains(Marks::HINTED) {
+            return Hints::default();
+        }
+        let mut hints = Hints::default();
+        let mut rest = &active.requests.fresh()[..group.len];
+        while let Ok(Some(head)) = header(rest, usize::MAX) {
+            let Some((frame, behind)) = rest.split_at_checked(head.frame_len) else { break };
+            rest = behind;
+            let text = match head.tag {
+                b'Q' => frontend::query(frame).ok(),
+                b'P' => frontend::parse(frame).ok().map(|parse| parse.text),
+                b'B' => frontend::bind(frame).and_then(|bind| self.session.text_of(bind.statement)),
+                _ => None,
+            };
+            let Some(asked) = text.map(effects::hints_of) else { continue };
+            hints.consistency = hints.consistency.or(asked.consistency.as_deref().and_then(own::consistency));
+            let bound = asked.max_staleness.as_deref().and_then(own::duration);
+            hints.max_staleness = hints.max_staleness.or(bound);
+        }
+        hints
+    }
+
+    /// Where a group would go now.
+    pub fn decide_now(&self, group: &Group) -> (Target, Reason) {
+        self.decide(&self.request(group))
+    }
+
+    /// The rest of a group whose server was lost: PostgreSQL skips to Sync as well.
+    fn skip(&mut self, active: &mut Active, group: &Group) -> bool {
+        active.skip_to_sync = !group.complete;
+        if group.complete && std::mem::take(&mut active.ready_after_skip) {
+            active.answers.insert(&writers::ready(self.session.state.status()));
+        }
+        active.requests.take(group.len);
+        active.requests.let_go(group.len);
+        active.exchange.builder.reset();
+        true
+    }
+}
+
+/// Requests are kept for a replay up to this many bytes.
+const KEPT_MAX: usize = 64 * 1024;

@@ -1,0 +1,6 @@
+//! Where a request goes, and why.
+
+pub mod balance;
+pub mod decide;
+pub mod reason;
+pub mod request;
