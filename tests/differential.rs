@@ -1,0 +1,102 @@
+//! PostgreSQL and pgweir are sent the same bytes; they answer alike (`support/alike.rs` says what that is).
+#![cfg(feature = "shell")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "support/alike.rs"]
+mod alike;
+#[path = "support/random_talk.rs"]
+mod random_talk;
+#[path = "support/wire_client.rs"]
+mod wire_client;
+#[path = "support/wire_world.rs"]
+mod wire_world;
+
+use alike::{assert_alike, comparable};
+use pgweir::devcluster::Options;
+use random_talk::{Dice, TABLES, Talk};
+use std::sync::LazyLock;
+use wire_client::*;
+use wire_world::*;
+
+static WORLD: LazyLock<World> = LazyLock::new(|| {
+    let world = World::start(Options::with_replicas(1));
+    world.cluster.primary().sql_as("app", "app", TABLES).unwrap();
+    world.cluster.wait_caught_up(LONG).unwrap();
+    world
+});
+
+/// Few server connections, so that sessions meet what others have left behind.
+static PROXY: LazyLock<Running> = LazyLock::new(|| WORLD.proxy(&[("pool", "{ size: 2 }")]));
+
+/// How a script's bytes are written.
+#[derive(Clone, Copy, Debug)]
+enum Writing {
+    AtOnce,
+    OneByOne,
+    Pieces(u64),
+}
+
+fn answers(port: u16, script: &[Vec<u8>], writing: Writing) -> Vec<String> {
+    let mut wire = Wire::connect(port, &app().with("application_name", "test")).unwrap_or_else(|error| {
+        let log = WORLD.cluster.primary().log();
+        panic!("{error:?}; the primary's log: …{}", &log[log.len().saturating_sub(1000)..])
+    });
+    let greeting: Vec<String> =
+        wire.parameters.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+    // Who has said enough to be disconnected is not listened to any more.
+    let mut say = |bytes: &[u8]| drop(wire.try_send(bytes));
+    match writing {
+        Writing::AtOnce => say(&script.concat()),
+        Writing::OneByOne => script.iter().for_each(|message| say(message)),
+        Writing::Pieces(seed) => {
+            let (mut dice, bytes) = (Dice::new(seed), script.concat());
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                let (piece, behind) = rest.split_at((1 + dice.roll(60)).min(rest.len()));
+                say(piece);
+                rest = behind;
+            }
+        }
+    }
+    let mut frames = wire.until_closed();
+    // Nobody reads the answer of a group that Terminate cuts off, and what of it is sent is chance.
+    frames.truncate(frames.iter().rposition(|frame| frame.tag == b'Z').map_or(0, |at| at + 1));
+    [greeting, comparable(&frames)].concat()
+}
+
+const SEEDS: std::ops::Range<u64> = 1..21;
+const ROUNDS: usize = 12;
+
+/// `PGWEIR_SEEDS=n` tries n seeds, from `PGWEIR_FIRST_SEED` on.
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let first = number("PGWEIR_FIRST_SEED").unwrap_or(SEEDS.start);
+    first..number("PGWEIR_SEEDS").map_or(SEEDS.end, |count| first + count)
+}
+
+fn try_seed(seed: u64) -> bool {
+    let mut dice = Dice::new(seed);
+    (0..ROUNDS).all(|round| {
+        let script = Talk::random(&mut dice);
+        let writing = match dice.roll(3) {
+            0 => Writing::AtOnce,
+            1 => Writing::OneByOne,
+            _ => Writing::Pieces(seed),
+        };
+        let expected = answers(WORLD.direct(), &script, Writing::AtOnce);
+        let alike = std::panic::catch_unwind(|| {
+            assert_alike("random messages", &expected, &answers(PROXY.port, &script, writing));
+        });
+        if alike.is_err() {
+            let shown: Vec<String> = script.iter().map(|m| m.escape_ascii().to_string()).collect();
+            println!("round {round} of PGWEIR_FIRST_SEED={seed}, {writing:?}: {shown:#?}");
+        }
+        alike.is_ok()
+    })
+}
+
+#[test]
+fn random_conversations_have_the_answers_of_postgresql() {
+    let wrong: Vec<u64> = seeds().filter(|seed| !try_seed(*seed)).collect();
+    assert!(wrong.is_empty(), "these seeds (PGWEIR_FIRST_SEED=n PGWEIR_SEEDS=1): {wrong:?}");
+}

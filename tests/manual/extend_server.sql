@@ -1,0 +1,52 @@
+-- What extends the server itself: extensions, languages, transforms, access methods, conversions, collations.
+CREATE EXTENSION plpgsql;
+CREATE EXTENSION IF NOT EXISTS plpgsql;
+CREATE EXTENSION no_such_extension_anywhere;
+ALTER EXTENSION plpgsql UPDATE TO '1.0';
+ALTER EXTENSION plpgsql SET SCHEMA public;
+CREATE FUNCTION member() RETURNS int LANGUAGE sql AS 'SELECT 1';
+ALTER EXTENSION plpgsql ADD FUNCTION member();
+DROP FUNCTION member();
+ALTER EXTENSION plpgsql DROP FUNCTION member();
+DROP FUNCTION member();
+DROP EXTENSION plpgsql;
+DO $$ BEGIN NULL; END $$;
+CREATE EXTENSION plpgsql VERSION '1.0';
+DO $$ BEGIN RAISE NOTICE 'back'; END $$;
+DROP EXTENSION IF EXISTS no_such_extension_anywhere;
+\dx plpgsql
+CREATE LANGUAGE plsample HANDLER plpgsql_call_handler INLINE plpgsql_inline_handler VALIDATOR plpgsql_validator;
+ALTER LANGUAGE plsample RENAME TO plother;
+DO LANGUAGE plother $$ BEGIN RAISE NOTICE 'in another language'; END $$;
+DROP LANGUAGE plother;
+DROP LANGUAGE IF EXISTS plother;
+CREATE TRANSFORM FOR int LANGUAGE sql (FROM SQL WITH FUNCTION prsd_lextype(internal), TO SQL WITH FUNCTION int4recv(internal));
+CREATE TRANSFORM FOR int LANGUAGE sql (FROM SQL WITH FUNCTION prsd_lextype(internal));
+DROP TRANSFORM FOR int LANGUAGE sql;
+DROP TRANSFORM IF EXISTS FOR int LANGUAGE sql;
+CREATE ACCESS METHOD heptree TYPE INDEX HANDLER bthandler;
+CREATE ACCESS METHOD heap2 TYPE TABLE HANDLER heap_tableam_handler;
+CREATE TABLE in_heap2 (x int) USING heap2;
+INSERT INTO in_heap2 VALUES (1) RETURNING x;
+SET default_table_access_method = heap2;
+CREATE TABLE in_heap2_too (x int);
+RESET default_table_access_method;
+SELECT relname, amname FROM pg_class c JOIN pg_am a ON a.oid = c.relam WHERE relname LIKE 'in_heap2%' ORDER BY 1;
+\dA heap*
+DROP ACCESS METHOD heap2;
+DROP ACCESS METHOD heap2 CASCADE;
+DROP ACCESS METHOD heptree;
+CREATE CONVERSION myconv FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8;
+ALTER CONVERSION myconv RENAME TO yourconv;
+\dc yourconv
+DROP CONVERSION yourconv;
+DROP CONVERSION yourconv;
+CREATE COLLATION mycoll (LC_COLLATE = 'C', LC_CTYPE = 'C');
+CREATE COLLATION IF NOT EXISTS mycoll FROM "C";
+CREATE COLLATION broken (LOCALE = 'no_SUCH.locale');
+SELECT x FROM (VALUES ('b'), ('A'), ('a')) v (x) ORDER BY x COLLATE mycoll;
+ALTER COLLATION mycoll RENAME TO yourcoll;
+ALTER COLLATION yourcoll REFRESH VERSION;
+SELECT x FROM (VALUES ('b'), ('A')) v (x) ORDER BY x COLLATE mycoll;
+DROP COLLATION yourcoll;
+DROP COLLATION IF EXISTS yourcoll;

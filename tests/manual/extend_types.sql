@@ -1,0 +1,62 @@
+-- User-defined aggregates, operators, operator classes, casts, base types.
+CREATE FUNCTION times(a numeric, b numeric) RETURNS numeric IMMUTABLE STRICT LANGUAGE sql AS 'SELECT a * b';
+CREATE AGGREGATE product (numeric) (SFUNC = times, STYPE = numeric, INITCOND = '1', PARALLEL = safe);
+SELECT product(n) FROM generate_series(1, 6) n;
+SELECT product(n) OVER (ORDER BY n) FROM generate_series(1, 4) n;
+ALTER AGGREGATE product (numeric) RENAME TO mul;
+SELECT mul(n), product(n) FROM generate_series(1, 6) n;
+\da mul
+DROP AGGREGATE product (numeric);
+DROP AGGREGATE mul (numeric);
+CREATE TYPE complex AS (x float8, y float8);
+CREATE FUNCTION complex_add(complex, complex) RETURNS complex IMMUTABLE LANGUAGE sql AS 'SELECT ($1.x + $2.x, $1.y + $2.y)::complex';
+CREATE OPERATOR + (LEFTARG = complex, RIGHTARG = complex, FUNCTION = complex_add, COMMUTATOR = +);
+SELECT '(1,2)'::complex + '(3,4)'::complex AS c;
+SELECT '(1,2)'::complex - '(3,4)'::complex AS c;
+ALTER OPERATOR + (complex, complex) SET (RESTRICT = NONE);
+ALTER OPERATOR + (complex, complex) OWNER TO CURRENT_USER;
+CREATE FUNCTION complex_abs_lt(complex, complex) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1.x * $1.x + $1.y * $1.y < $2.x * $2.x + $2.y * $2.y';
+CREATE FUNCTION complex_abs_le(complex, complex) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1.x * $1.x + $1.y * $1.y <= $2.x * $2.x + $2.y * $2.y';
+CREATE FUNCTION complex_abs_eq(complex, complex) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1.x * $1.x + $1.y * $1.y = $2.x * $2.x + $2.y * $2.y';
+CREATE FUNCTION complex_abs_ge(complex, complex) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1.x * $1.x + $1.y * $1.y >= $2.x * $2.x + $2.y * $2.y';
+CREATE FUNCTION complex_abs_gt(complex, complex) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1.x * $1.x + $1.y * $1.y > $2.x * $2.x + $2.y * $2.y';
+CREATE FUNCTION complex_abs_cmp(complex, complex) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT sign($1.x * $1.x + $1.y * $1.y - $2.x * $2.x - $2.y * $2.y)::int';
+CREATE OPERATOR <# (LEFTARG = complex, RIGHTARG = complex, FUNCTION = complex_abs_lt);
+CREATE OPERATOR <=# (LEFTARG = complex, RIGHTARG = complex, FUNCTION = complex_abs_le);
+CREATE OPERATOR =# (LEFTARG = complex, RIGHTARG = complex, FUNCTION = complex_abs_eq);
+CREATE OPERATOR >=# (LEFTARG = complex, RIGHTARG = complex, FUNCTION = complex_abs_ge);
+CREATE OPERATOR ># (LEFTARG = complex, RIGHTARG = complex, FUNCTION = complex_abs_gt);
+CREATE OPERATOR FAMILY complex_ops USING btree;
+CREATE OPERATOR CLASS complex_abs_ops FOR TYPE complex USING btree FAMILY complex_ops AS
+    OPERATOR 1 <#, OPERATOR 2 <=#, OPERATOR 3 =#, OPERATOR 4 >=#, OPERATOR 5 >#, FUNCTION 1 complex_abs_cmp(complex, complex);
+CREATE TABLE numbers (c complex);
+INSERT INTO numbers VALUES ('(3,4)'), ('(0,1)'), ('(1,1)');
+CREATE INDEX numbers_abs ON numbers (c complex_abs_ops);
+SELECT c FROM numbers ORDER BY c USING <#;
+ALTER OPERATOR FAMILY complex_ops USING btree RENAME TO abs_ops;
+ALTER OPERATOR CLASS complex_abs_ops USING btree RENAME TO abs_class;
+\dAc btree complex
+\do <#
+CREATE FUNCTION complex_from_float(float8) RETURNS complex IMMUTABLE LANGUAGE sql AS 'SELECT ($1, 0)::complex';
+CREATE CAST (float8 AS complex) WITH FUNCTION complex_from_float(float8) AS IMPLICIT;
+SELECT '(1,2)'::complex + 3.0::float8 AS mixed;
+CREATE CAST (bigint AS int4) WITH FUNCTION int4(bigint);
+CREATE CAST (text AS complex) WITH INOUT AS ASSIGNMENT;
+DROP CAST (float8 AS complex);
+DROP CAST IF EXISTS (float8 AS complex);
+SELECT '(1,2)'::complex + 3.0::float8 AS mixed;
+DROP OPERATOR CLASS abs_class USING btree;
+DROP OPERATOR CLASS abs_class USING btree CASCADE;
+DROP OPERATOR FAMILY abs_ops USING btree;
+DROP OPERATOR + (complex, complex);
+DROP OPERATOR + (complex, complex);
+CREATE TYPE shell;
+DROP TYPE shell;
+CREATE TYPE two_ints;
+CREATE FUNCTION two_in(cstring) RETURNS two_ints AS 'int8in' LANGUAGE internal IMMUTABLE STRICT;
+CREATE FUNCTION two_out(two_ints) RETURNS cstring AS 'int8out' LANGUAGE internal IMMUTABLE STRICT;
+CREATE TYPE two_ints (INPUT = two_in, OUTPUT = two_out, LIKE = int8);
+SELECT '42'::two_ints, 'x'::two_ints;
+SELECT '42'::two_ints;
+ALTER TYPE two_ints SET (STORAGE = plain);
+DROP TYPE two_ints CASCADE;

@@ -1,0 +1,21 @@
+-- Aggregates and set-returning functions.
+CREATE TABLE t (a int, b text, c numeric);
+INSERT INTO t VALUES (1, 'x', 1.5), (2, 'y', 2.5), (3, 'x', NULL), (NULL, NULL, 4);
+SELECT count(*), count(a), count(DISTINCT b), sum(a), avg(c), min(b), max(b) FROM t;
+SELECT array_agg(a ORDER BY a DESC NULLS LAST), string_agg(b, '-' ORDER BY b), json_agg(b ORDER BY a), jsonb_object_agg(a, b) FILTER (WHERE a IS NOT NULL), bool_and(a > 0), bool_or(a > 2), every(a < 9), bit_and(a), bit_or(a), bit_xor(a) FROM t;
+SELECT corr(a, c), covar_pop(a, c), regr_slope(c, a), regr_count(c, a), round(stddev(c), 5), round(stddev_pop(c), 5), round(variance(c), 5), round(var_pop(c), 5) FROM t;
+SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY c), percentile_cont(ARRAY[0.25, 0.75]) WITHIN GROUP (ORDER BY c), mode() WITHIN GROUP (ORDER BY b), rank(2) WITHIN GROUP (ORDER BY a), dense_rank(2) WITHIN GROUP (ORDER BY a), cume_dist(2) WITHIN GROUP (ORDER BY a) FROM t;
+SELECT range_agg(int4range(a, a + 1)), range_intersect_agg(int4range(0, a)) FROM t WHERE a IS NOT NULL;
+SELECT sum(a) FROM t WHERE false;
+SELECT sum(b) FROM t;
+SELECT count(DISTINCT a, b) FROM t;
+SELECT * FROM generate_series(5, 1, -2);
+SELECT * FROM generate_series(4, 3);
+SELECT * FROM generate_series(1, 10, 0);
+SELECT current_date + s.a - current_date AS days FROM generate_series(0, 14, 7) AS s (a);
+SELECT * FROM generate_series('2008-03-01 00:00'::timestamp, '2008-03-02 12:00', '10 hours');
+SELECT generate_series(1, 3) AS n, unnest(ARRAY['a', 'b']) AS l;
+SELECT a, generate_series(1, a) FROM t WHERE a < 3 ORDER BY 1, 2;
+SELECT b, sum(c) FROM t GROUP BY b ORDER BY b NULLS FIRST;
+SELECT sum(n) FROM generate_series(1, 100000) n;
+SELECT n, repeat('x', n % 7) FROM generate_series(1, 500) n;

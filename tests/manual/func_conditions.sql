@@ -1,0 +1,22 @@
+-- Comparison, logic, conditions, subquery expressions, row comparison.
+SELECT 2 BETWEEN 1 AND 3, 2 BETWEEN 3 AND 1, 2 BETWEEN SYMMETRIC 3 AND 1, 1 IS DISTINCT FROM NULL, NULL IS NOT DISTINCT FROM NULL, 1 IS NULL, NULL ISNULL, num_nonnulls(1, NULL, 2), num_nulls(1, NULL, 2);
+SELECT true AND NULL, false AND NULL, true OR NULL, NOT NULL::boolean;
+SELECT NULL = NULL AS unknown, 'x' IS NOT NULL;
+CREATE TABLE test (a int);
+INSERT INTO test VALUES (1), (2), (3);
+SELECT a, CASE WHEN a = 1 THEN 'one' WHEN a = 2 THEN 'two' ELSE 'other' END FROM test ORDER BY a;
+SELECT a, CASE a WHEN 1 THEN 'one' WHEN 2 THEN 'two' END FROM test ORDER BY a;
+SELECT CASE WHEN a <> 0 THEN 6 / a > 2 ELSE false END FROM test ORDER BY a;
+SELECT coalesce(NULL, NULL, 'last'), nullif('(none)', '(none)'), greatest(1, 3, 2), least(NULL, 2);
+SELECT CASE WHEN true THEN 1 ELSE 'x' END;
+SELECT a FROM test WHERE a IN (1, 3, 5) ORDER BY a;
+SELECT a FROM test WHERE a NOT IN (1, NULL);
+SELECT a FROM test WHERE a = ANY (ARRAY[2, 3]) AND a <> ALL ('{3}');
+SELECT a FROM test WHERE a > SOME (SELECT a FROM test) ORDER BY a;
+SELECT a FROM test t WHERE NOT EXISTS (SELECT FROM test u WHERE u.a > t.a);
+SELECT ROW (1, 2, NULL) = ROW (1, 3, NULL), ROW (1, 2) < (2, 1), (1, 2) IN (VALUES (1, 2), (3, 4)), ROW (1, NULL) IS DISTINCT FROM ROW (1, 2);
+SELECT (1, 2) = (1, 2, 3);
+SELECT 1 WHERE (1, 2) = (SELECT 1, 2);
+SELECT (SELECT 1, 2);
+SELECT a FROM test WHERE (SELECT count(*) FROM test) = 3 ORDER BY a;
+SELECT pg_typeof(CASE WHEN true THEN 1 ELSE 2.5 END), pg_typeof(coalesce(1, 2::bigint));

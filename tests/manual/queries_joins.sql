@@ -1,0 +1,27 @@
+-- FROM clauses: every kind of join, table functions, LATERAL, sampling.
+CREATE TABLE t1 (num int, name text);
+CREATE TABLE t2 (num int, value text);
+INSERT INTO t1 VALUES (1, 'a'), (2, 'b'), (3, 'c');
+INSERT INTO t2 VALUES (1, 'xxx'), (3, 'yyy'), (5, 'zzz');
+SELECT * FROM t1 CROSS JOIN t2 ORDER BY t1.num, t2.num;
+SELECT * FROM t1 INNER JOIN t2 ON t1.num = t2.num ORDER BY 1;
+SELECT * FROM t1 INNER JOIN t2 USING (num) ORDER BY 1;
+SELECT * FROM t1 NATURAL INNER JOIN t2 ORDER BY 1;
+SELECT * FROM t1 LEFT JOIN t2 ON t1.num = t2.num ORDER BY 1;
+SELECT * FROM t1 RIGHT JOIN t2 USING (num) ORDER BY 1;
+SELECT * FROM t1 FULL JOIN t2 ON t1.num = t2.num ORDER BY 1, 3;
+SELECT * FROM t1 LEFT JOIN t2 ON t1.num = t2.num AND t2.value = 'xxx' ORDER BY 1;
+SELECT num FROM t1 JOIN t2 ON t1.num = t2.num;
+SELECT a.*, b.value FROM t1 AS a (n, m) JOIN t2 AS b ON b.num = a.n ORDER BY n;
+SELECT t1.num FROM t1 AS a;
+SELECT * FROM (VALUES ('anne', 'smith'), ('bob', 'jones')) AS names (first, last) ORDER BY first;
+SELECT * FROM generate_series(1, 3) WITH ORDINALITY AS g (n, o);
+SELECT * FROM ROWS FROM (generate_series(1, 2), unnest(ARRAY['x', 'y', 'z'])) AS r (n, t);
+SELECT * FROM json_to_recordset('[{"a":1,"b":"foo"},{"a":"2","c":"bar"}]') AS x (a int, b text);
+SELECT t1.num, s.sq FROM t1, LATERAL (SELECT t1.num * t1.num AS sq) s ORDER BY 1;
+SELECT t1.num, s.sq FROM t1, (SELECT t1.num * t1.num AS sq) s;
+SELECT t1.num, x.value FROM t1 LEFT JOIN LATERAL (SELECT value FROM t2 WHERE t2.num >= t1.num ORDER BY t2.num LIMIT 1) x ON true ORDER BY 1;
+SELECT count(*) FROM t1 TABLESAMPLE BERNOULLI (100);
+SELECT count(*) FROM t1 TABLESAMPLE SYSTEM (100) REPEATABLE (1);
+SELECT * FROM t1 WHERE num IN (SELECT num FROM t2) ORDER BY 1;
+SELECT * FROM t1 WHERE EXISTS (SELECT 1 FROM t2 WHERE t2.num = t1.num + 2) ORDER BY 1;

@@ -1,0 +1,62 @@
+-- Roles, users, groups; becoming somebody else; giving away what one owns.
+CREATE ROLE r_jonathan LOGIN;
+CREATE USER r_davide WITH PASSWORD 'jw8s0F4' CONNECTION LIMIT 5;
+CREATE GROUP r_group WITH USER r_davide;
+CREATE ROLE r_admin WITH CREATEDB CREATEROLE VALID UNTIL '2030-01-01';
+CREATE ROLE r_admin;
+ALTER ROLE r_davide WITH PASSWORD NULL;
+ALTER ROLE r_admin VALID UNTIL 'infinity';
+ALTER USER r_jonathan SET work_mem = '8MB';
+ALTER USER r_jonathan RENAME TO r_jon;
+ALTER GROUP r_group ADD USER r_jon;
+ALTER GROUP r_group DROP USER r_davide;
+SELECT rolname, rolcanlogin, rolcreatedb, rolconnlimit, rolconfig FROM pg_roles WHERE rolname LIKE 'r\_%' ORDER BY 1;
+\du r_admin
+SET ROLE r_admin;
+SELECT current_user, session_user <> current_user AS became_another;
+SHOW role;
+CREATE ROLE r_made;
+DROP ROLE r_made;
+CREATE TABLE not_allowed (x int);
+RESET ROLE;
+SHOW role;
+GRANT CREATE ON SCHEMA public TO r_jon, r_davide;
+SET SESSION AUTHORIZATION r_jon;
+SELECT session_user, current_user;
+CREATE TABLE mine (x int);
+INSERT INTO mine VALUES (1);
+SET SESSION AUTHORIZATION r_davide;
+SET SESSION AUTHORIZATION DEFAULT;
+SET SESSION AUTHORIZATION 'r_davide';
+SELECT * FROM mine;
+RESET SESSION AUTHORIZATION;
+BEGIN;
+SET LOCAL ROLE r_jon;
+SELECT current_user;
+SAVEPOINT s;
+SET LOCAL ROLE r_davide;
+SELECT * FROM mine;
+ROLLBACK TO s;
+SELECT current_user;
+SELECT * FROM mine;
+COMMIT;
+SELECT current_user = session_user AS myself;
+SET ROLE NONE;
+SET ROLE r_nobody;
+\d mine
+DROP ROLE r_jon;
+REASSIGN OWNED BY r_jon TO r_davide;
+\dt mine
+DROP OWNED BY r_jon, r_davide;
+\dt mine
+CREATE ROLE r_reader;
+ALTER DEFAULT PRIVILEGES FOR ROLE r_davide GRANT SELECT ON TABLES TO r_reader;
+ALTER DEFAULT PRIVILEGES FOR ROLE r_davide REVOKE SELECT ON TABLES FROM r_reader;
+ALTER ROLE r_reader IN DATABASE nowhere SET work_mem = '9MB';
+ALTER ROLE ALL RESET work_mem;
+DROP USER r_davide;
+DROP GROUP r_group;
+DROP ROLE r_jon, r_admin, r_reader;
+DROP ROLE r_jon;
+DROP ROLE IF EXISTS r_jon;
+DROP USER IF EXISTS r_davide;

@@ -1,0 +1,28 @@
+-- Numeric and monetary types.
+SELECT 32767::smallint, 2147483647::int, 9223372036854775807::bigint;
+SELECT 32768::smallint;
+SELECT 2147483647 + 1;
+SELECT 1 / 0;
+SELECT 7 / 2, 7 % 2, -7 / 2, -7 % 2, 7.0 / 2, 2 ^ 10, 7 / 2.0::real;
+SELECT round(2.5), round(-2.5), round(2.5::float8), round(3.5::float8), trunc(-1.7), ceil(1.2), floor(-1.2);
+SELECT numeric '12345678901234567890.123456789' * 1000, 1::numeric(5, 2), 'NaN'::numeric, 'Infinity'::numeric;
+SELECT 123.456::numeric(5, 2), 1000::numeric(5, 2);
+SELECT 0.1::real, 0.1::float8 + 0.2::float8, 1e-400::float8;
+SELECT 1e300 * 1e300::float8, 'NaN'::float8 = 'NaN'::float8, '-infinity'::float4;
+SELECT x, round(x::numeric) AS num_round, round(x::double precision) AS dbl_round FROM generate_series(-2.5, 2.5, 1) AS x;
+SET extra_float_digits = 0;
+SELECT 0.1::float8 + 0.2::float8;
+SET extra_float_digits = -3;
+SELECT pi();
+RESET extra_float_digits;
+SELECT pi();
+SELECT '12.34'::money, '12.34'::money * 2, 52093.89::money::numeric, '1000'::money / '250'::money;
+SELECT 'abc'::int;
+SELECT '1e5'::int;
+SELECT ' 42 '::int, '0x1A'::text, to_hex(255);
+SELECT gcd(1071, 462), lcm(4, 6), factorial(20), div(9, 4), mod(9, 4), width_bucket(5.35, 0.024, 10.06, 5);
+SELECT sqrt(2), cbrt(27), exp(1.0), ln(2.0), log(100), log(2.0, 64.0), power(9, 3), sign(-8.4), abs(-17), scale(8.4100), trim_scale(8.4100), min_scale(8.4100);
+SELECT sin(0), cosd(60), atan2d(1, 1), degrees(0.5), radians(45), sinh(1), acosh(1);
+SELECT sqrt(-1);
+SELECT ln(0);
+SELECT greatest(1, 2.5, NULL), least('b', 'a'), nullif(1, 1), coalesce(NULL, 3);

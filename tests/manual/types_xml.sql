@@ -1,0 +1,20 @@
+-- XML, where the server has it: where not, its refusal.
+SELECT '<foo>bar</foo>'::xml;
+SELECT xmlparse(DOCUMENT '<?xml version="1.0"?><book><title>Manual</title></book>');
+SELECT xmlparse(CONTENT 'abc<foo>bar</foo><bar>foo</bar>');
+SELECT '<unclosed>'::xml;
+SELECT xmlserialize(CONTENT '<a>1</a>'::xml AS text);
+SET xmloption TO DOCUMENT;
+SELECT 'abc<foo/>'::xml;
+SET xmloption TO CONTENT;
+SELECT 'abc<foo/>'::xml;
+RESET xmloption;
+SELECT xmlcomment('hello'), xmlconcat('<abc/>', '<bar>foo</bar>'), xmlpi(name php, 'echo "hello world";'), xmlroot(xmlparse(document '<content>abc</content>'), version '1.0', standalone yes);
+SELECT xmlelement(name foo, xmlattributes('xyz' AS bar), 'cont', 'ent'), xmlforest('abc' AS foo, 123 AS bar);
+SELECT xmlexists('//town[text() = ''Toronto'']' PASSING BY VALUE '<towns><town>Toronto</town></towns>'), xml_is_well_formed('<abc/>'), '<a/>'::xml IS DOCUMENT;
+SELECT xpath('/my:a/text()', '<my:a xmlns:my="http://example.com">test</my:a>', ARRAY[ARRAY['my', 'http://example.com']]);
+SELECT * FROM xmltable('/rows/row' PASSING '<rows><row id="1"><name>x</name></row><row id="2"/></rows>' COLUMNS id int PATH '@id', ord FOR ORDINALITY, name text PATH 'name' DEFAULT 'none');
+CREATE TABLE test (a int, b text);
+INSERT INTO test VALUES (1, '<x>'), (2, NULL);
+SELECT table_to_xml('test', true, false, '');
+SELECT xmlagg(xmlelement(name r, a) ORDER BY a DESC) FROM test;
