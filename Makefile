@@ -1,0 +1,65 @@
+# Every target does its own set-up (scripts/prerequisites.sh).
+SHELL := bash
+CARGO ?= cargo
+# Each of these threads may run a whole PostgreSQL cluster.
+export RUST_TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n > 4 ? 4 : n )))
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: demo
+demo: ## primary + 2 replicas + pgweir + traffic, live (DEMO_SECONDS=20: ends by itself)
+	@scripts/prerequisites.sh build server
+	@$(CARGO) build --release --bin pgweir
+	@exec "$$($(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/release/pgweir" demo
+
+.PHONY: test
+test: ## all tests (PG_BIN=folder: on that PostgreSQL server)
+	@scripts/prerequisites.sh build server psql drivers
+	$(CARGO) test
+
+.PHONY: drivers
+drivers: ## the drivers' tests alone, as a table (DRIVERS="jdbc asyncpg" narrows)
+	@scripts/prerequisites.sh build server drivers
+	DRIVERS="$(DRIVERS)" $(CARGO) test --test drivers -- --exact table --nocapture
+
+.PHONY: test-versions
+test-versions: ## the integration tests on PostgreSQL 14, 16 and 18 (VERSIONS="17" narrows)
+	@scripts/prerequisites.sh build node drivers
+	scripts/test-versions.sh $(VERSIONS)
+
+.PHONY: isolation
+isolation: ## 200 sessions over 5 server connections per node for a minute and 500,000 checks, with faults
+	@scripts/prerequisites.sh build server
+	ISOLATION_CHECKS=$${ISOLATION_CHECKS:-500000} ISOLATION_SECONDS=$${ISOLATION_SECONDS:-60} \
+		$(CARGO) test --test isolation -- --nocapture
+
+.PHONY: check
+check: ## formatting, lints, the cores alone, tidiness
+	@scripts/prerequisites.sh build
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) check --lib --no-default-features
+	@if [ -f tests/tidy.rs ]; then $(CARGO) test --test tidy; fi
+
+.PHONY: deny
+deny: ## licences, advisories and sources of the dependencies (needs cargo-deny)
+	$(CARGO) deny check
+
+.PHONY: bench
+bench: ## pgbench: direct, HAProxy, PgBouncer, pgweir, interleaved (BENCH_SECONDS, BENCH_ROUNDS)
+	@scripts/prerequisites.sh build server bench
+	$(CARGO) build --release --bin pgweir --example devcluster
+	scripts/bench
+
+.PHONY: bench-quick
+bench-quick: ## the same in one short round: to see that it works, not to quote
+	@BENCH_SECONDS=2 BENCH_ROUNDS=1 $(MAKE) bench
+
+.PHONY: clean
+clean: ## remove what was built
+	$(CARGO) clean
+	rm -rf bench-results
