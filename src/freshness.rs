@@ -1,4 +1,5 @@
 //! Watermarks: which moments of the primary has a replica provably replayed?
 
+pub mod defect;
 pub mod gate;
 pub mod ring;

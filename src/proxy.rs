@@ -13,6 +13,7 @@ use crate::config::settings::{
     ClientTlsMode, ClientTlsSettings, ClusterSettings, Listen, ServerTlsMode, ServerTlsSettings,
     TlsNegotiation,
 };
+use crate::freshness::defect::Defect;
 use crate::monitor::{Monitor, MonitorSettings, NodeSettings};
 use crate::net::listener::Listener;
 use crate::net::stream::Stream;
@@ -163,7 +164,8 @@ impl Proxy {
 fn build(config: Arc<Settings>) -> Result<Context, StartError> {
     let server_tls = ServerTls::load(&server_tls_settings(&config.tls.server))?;
     let client_tls = load_client_tls(&config.tls.client)?;
-    let monitor = Monitor::start(monitor_settings(&config.cluster, &server_tls));
+    let monitor =
+        Monitor::start(monitor_settings(&config.cluster, &server_tls, config.routing.policy.defect));
     let mut seed = [0; 16];
     crate::net::random_fill(&mut seed);
     let half = |bytes: &[u8]| bytes.iter().fold(0, |word, &byte| word << 8 | u64::from(byte));
@@ -236,7 +238,7 @@ fn load_client_tls(settings: &ClientTlsSettings) -> Result<Option<ClientTls>, Tl
     }
 }
 
-fn monitor_settings(cluster: &ClusterSettings, tls: &ServerTls) -> MonitorSettings {
+fn monitor_settings(cluster: &ClusterSettings, tls: &ServerTls, defect: Defect) -> MonitorSettings {
     let node = |node: &crate::config::settings::NodeSettings| NodeSettings {
         name: node.name.clone(),
         host: node.host.clone(),
@@ -252,6 +254,7 @@ fn monitor_settings(cluster: &ClusterSettings, tls: &ServerTls) -> MonitorSettin
         database: cluster.monitor.database.clone(),
         policy: HealthPolicy::for_interval(cluster.monitor.interval),
         tls: sql_client::tls_of(tls),
+        defect,
     }
 }
 

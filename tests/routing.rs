@@ -333,9 +333,7 @@ fn the_replicas_own_statistics_show_the_reads_and_no_rollback() {
 /// ended: a server process may keep transactions that touched no table to itself until it ends.
 fn statistics(node: &DevNode) -> (i64, i64) {
     let there = "SELECT pid FROM pg_stat_activity WHERE datname = 'app'";
-    wait_until("the sessions have ended", || {
-        node.sql_as("postgres", "postgres", there).unwrap().is_empty()
-    });
+    wait_until("the sessions have ended", || node.sql_as("postgres", "postgres", there).unwrap().is_empty());
     let sql = "SELECT xact_commit, xact_rollback FROM pg_stat_database WHERE datname = 'app'";
     let rows = node.sql_as("postgres", "postgres", sql).unwrap();
     let number = |column: usize| rows[0][column].as_deref().unwrap().parse().unwrap();

@@ -1,6 +1,7 @@
 //! What the monitor is told.
 
 use crate::cluster::health::HealthPolicy;
+use crate::freshness::defect::Defect;
 use crate::monitor::tls::MonitorTls;
 use std::fmt;
 use zeroize::Zeroizing;
@@ -37,6 +38,8 @@ pub struct MonitorSettings {
     pub policy: HealthPolicy,
     /// TLS to the nodes; `None`: plain.
     pub tls: Option<MonitorTls>,
+    /// For tests: what is missing.
+    pub defect: Defect,
 }
 
 impl fmt::Debug for MonitorSettings {

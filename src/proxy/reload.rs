@@ -69,7 +69,7 @@ impl Reloader {
             logs.set(&new.log).map_err(|error| error.to_string())?;
         }
         let monitor = actions.iter().any(is_for_monitor);
-        let settings = super::monitor_settings(&new.cluster, &server_tls);
+        let settings = super::monitor_settings(&new.cluster, &server_tls, new.routing.policy.defect);
         self.context.server_tls.store(Arc::new(server_tls));
         self.context.client_tls.store(client_tls.map(Arc::new));
         let new: Arc<Settings> = Arc::new(new);

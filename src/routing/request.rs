@@ -1,5 +1,6 @@
 //! What `decide` is asked, and what it is told about the session and the policy.
 
+use crate::freshness::defect::Defect;
 use crate::freshness::gate::{Floor, Need};
 use crate::moment::Moment;
 use crate::node::NodeId;
@@ -78,6 +79,8 @@ pub struct RoutingPolicy {
     pub pin_after_write: PinAfterWrite,
     /// Choice among eligible replicas.
     pub balance: Balance,
+    /// For tests: what is missing.
+    pub defect: Defect,
 }
 
 impl Default for RoutingPolicy {
@@ -92,6 +95,7 @@ impl Default for RoutingPolicy {
             on_lag: OnLag::Primary,
             pin_after_write: PinAfterWrite::UntilCaughtUp,
             balance: Balance::Lag,
+            defect: Defect::None,
         }
     }
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use pgweir::config::{self, Settings};
 use pgweir::devcluster::{APP, APP_DATABASE, DevCluster, DevNode, DevUser, MONITOR, Options, USERS};
+use pgweir::freshness::defect::Defect;
 use pgweir::http::status::Status;
 use pgweir::proxy::Proxy;
 use tokio::runtime::Runtime;
@@ -126,6 +127,8 @@ pub struct Tuning {
     pub more: String,
     /// The monitor's interval.
     pub interval: &'static str,
+    /// What is missing.
+    pub defect: Defect,
 }
 
 impl Default for Tuning {
@@ -136,6 +139,7 @@ impl Default for Tuning {
             limits: Vec::new(),
             more: String::new(),
             interval: "20ms",
+            defect: Defect::None,
         }
     }
 }
@@ -184,7 +188,10 @@ impl Tuning {
 
     fn settings(&self, nodes: &[DevNode]) -> Settings {
         let yaml = self.yaml(nodes);
-        config::parse(Path::new("test.yaml"), &yaml, &|_| None).unwrap_or_else(|e| panic!("{e}\n{yaml}"))
+        let mut settings =
+            config::parse(Path::new("test.yaml"), &yaml, &|_| None).unwrap_or_else(|e| panic!("{e}\n{yaml}"));
+        settings.routing.policy.defect = self.defect;
+        settings
     }
 }
 

@@ -152,6 +152,7 @@ fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
         on_lag,
         pin_after_write,
         balance,
+        defect: _,
     } = policy;
     let entries = [
         ("consistency", cell(consistency_word(*consistency))),

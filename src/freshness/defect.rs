@@ -1,0 +1,23 @@
+//! A mechanism that is switched off, so that tests can show what it is needed for.
+//!
+//! No configuration can set one: only code that starts a proxy, a monitor or a simulation of its own.
+
+/// Which mechanism is missing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Defect {
+    /// Everything is as it should be.
+    #[default]
+    None,
+    /// A sample counts for what was committed when its answer came, not when it was asked for.
+    SampleInFlight,
+    /// The primary is asked for `pg_current_wal_lsn()`, what is written out, instead of what is inserted.
+    WrittenPosition,
+    /// What a replica had replayed counts on behind its restart (no incarnations, no rule V).
+    KeptPosition,
+    /// Positions are taken as the server gives them, also behind a page's header.
+    UnroundedPosition,
+    /// Any replica may serve any read.
+    AnyReplica,
+    /// From a replica to the primary at once, also at level `strict`.
+    NoFence,
+}
