@@ -112,9 +112,10 @@ fn nothing_is_found_at_session_while_replicas_lag_pause_crash_and_freeze() {
     let scene = scene();
     let weir = scene.weir();
     let (one, other) = (scene.cluster.replica(0), scene.cluster.replica(1));
-    let report = examine_while(&scene, &plan(&weir), || {
+    let plan = Plan { rest: Duration::from_millis(3), slow_sessions: 6, ..plan(&weir) };
+    let report = examine_while(&scene, &plan, || {
         wait_until("the sessions have begun", || serving_process(one).is_some());
-        for delay in [300, 0, 40] {
+        for delay in [300, 0, 40, 0] {
             set_delay(&scene, Duration::from_millis(delay));
             one.pause_replay().unwrap();
             weir.wait_node(one.name(), "is seen as paused", |row| row.replay_paused);
@@ -148,7 +149,9 @@ fn a_pin_shorter_than_the_lag_is_found_out() {
     let scene = scene();
     let weir = scene.weir_with(&Tuning::routing(&["consistency: eventual", "pin_after_write: 20ms"]));
     set_delay(&scene, Duration::from_millis(300));
-    assert_found(&hunt(&scene, plan(&weir), || {}), &OF_A_SESSION);
+    // Between two operations there is time for the pin to end.
+    let plan = Plan { rest: Duration::from_millis(10), ..plan(&weir) };
+    assert_found(&hunt(&scene, plan, || {}), &OF_A_SESSION);
 }
 
 #[test]
@@ -184,7 +187,9 @@ fn the_written_position_is_found_out_where_commits_are_asynchronous() {
 #[test]
 fn a_position_kept_across_a_crash_is_found_out() {
     let scene = scene();
-    let weir = scene.weir_with(&defective(Defect::KeptPosition));
+    // By lag, the other replica would always be preferred.
+    let tuning = Tuning { defect: Defect::KeptPosition, ..Tuning::routing(&["balance: random"]) };
+    let weir = scene.weir_with(&tuning);
     let plan = Plan { sessions: 24, slow_sessions: 20, ..plan(&weir) };
     let mut turn = 0;
     let report = hunt(&scene, plan, || {
