@@ -191,18 +191,23 @@ fn a_position_kept_across_a_crash_is_found_out() {
     let tuning = Tuning { defect: Defect::KeptPosition, ..Tuning::routing(&["balance: random"]) };
     let weir = scene.weir_with(&tuning);
     let plan = Plan { sessions: 24, slow_sessions: 20, ..plan(&weir) };
-    let mut turn = 0;
+    let mut is_settled = false;
     let report = hunt(&scene, plan, || {
-        let replica = scene.cluster.replica(turn % 2);
-        turn += 1;
-        if serving_process(replica).is_none() {
+        let replicas = scene.cluster.replicas();
+        if replicas.iter().any(|replica| serving_process(replica).is_none()) {
             return;
         }
-        // What it has shown it must replay again, and of that the delay keeps back what is not old.
-        replica.set_apply_delay(Duration::from_secs(20)).unwrap();
-        crash(replica);
-        thread::sleep(Duration::from_secs(3));
-        replica.set_apply_delay(Duration::ZERO).unwrap();
+        if !std::mem::replace(&mut is_settled, true) {
+            // What they return to is a state in which the tables are there.
+            scene.cluster.primary().sql("CHECKPOINT").unwrap();
+            scene.cluster.wait_caught_up(LONG).unwrap();
+            replicas.iter().for_each(|replica| drop(replica.sql("CHECKPOINT").unwrap()));
+        }
+        // What they have shown they must replay again, and of that the delay keeps back what is not old.
+        set_delay(&scene, Duration::from_secs(20));
+        thread::scope(|scope| replicas.iter().for_each(|replica| drop(scope.spawn(|| crash(replica)))));
+        thread::sleep(Duration::from_secs(2));
+        set_delay(&scene, Duration::ZERO);
         weir.wait_whole(3);
     });
     assert_found(&report, &OF_A_SESSION);

@@ -31,6 +31,13 @@ pub(super) async fn create(plan: &Plan) -> Result<(), Error> {
              FROM generate_series(0, {sessions} - 1) owner, generate_series(0, {cells} - 1) cell"
         ),
         format!("INSERT INTO {schema}.lists SELECT id, 0, '{{}}' FROM generate_series(0, {lists} - 1) id"),
+        // In a function: proxies send statements that ask for a server's own state to the primary, as they
+        // must. in_hot_standby has been a setting since PostgreSQL 14.
+        format!(
+            "CREATE FUNCTION {schema}.served_by() RETURNS text STABLE LANGUAGE sql AS \
+             $$ SELECT concat(current_setting('cluster_name'), ':', current_setting('port'), ' ', \
+             current_setting('in_hot_standby')) $$"
+        ),
     ];
     for statement in &statements {
         client.batch_execute(statement).await?;

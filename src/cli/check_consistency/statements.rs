@@ -111,10 +111,7 @@ pub(super) struct Statements {
 
 impl Statements {
     pub(super) async fn prepare(client: &Client, schema: &str) -> Result<Statements, Error> {
-        // Not pg_is_in_recovery() and inet_server_port(): a proxy may answer for the primary with those.
-        // in_hot_standby has been a setting since PostgreSQL 14.
-        let who = "concat(current_setting('cluster_name'), ':', current_setting('port')), \
-                   current_setting('in_hot_standby')";
+        let who = format!("{schema}.served_by()");
         let registers = format!(
             "SELECT owner::text, cell::text, value::text, {who} \
              FROM {schema}.registers WHERE owner = $1 OR owner = $2"
@@ -239,11 +236,10 @@ impl Statements {
     }
 }
 
+/// The last column, as `served_by()` has it: the name, a space, and whether it recovers.
 fn server(row: &[String]) -> Option<Server> {
-    match row {
-        [.., name, recovering] => Some(Server { name: name.clone(), replica: recovering == "on" }),
-        _ => None,
-    }
+    let (name, recovering) = row.last()?.rsplit_once(' ')?;
+    Some(Server { name: name.to_owned(), replica: recovering == "on" })
 }
 
 fn number(text: &str) -> u64 {
