@@ -37,6 +37,11 @@ isolation: ## 200 sessions over 5 server connections per node for a minute and 5
 	ISOLATION_CHECKS=$${ISOLATION_CHECKS:-500000} ISOLATION_SECONDS=$${ISOLATION_SECONDS:-60} \
 		$(CARGO) test --test isolation -- --nocapture
 
+.PHONY: consistency
+consistency: ## the checker: 5 minutes per level with faults, the share of reads on replicas, broken variants (CONSISTENCY_SECONDS)
+	@scripts/prerequisites.sh build server
+	$(CARGO) run --release --example consistency
+
 .PHONY: check
 check: ## formatting, lints, the cores alone, tidiness
 	@scripts/prerequisites.sh build

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod check;
+pub mod check_consistency;
 pub mod demo;
 pub mod explain;
 pub mod serve;
@@ -43,6 +44,7 @@ pub fn main() -> Outcome {
         Some(Command::Check(check)) => check::run(config, check),
         Some(Command::Explain(explain)) => explain::run(args.config.as_deref(), explain),
         Some(Command::Status(status)) => status::run(config, status),
+        Some(Command::CheckConsistency(check)) => check_consistency::run(check),
         Some(Command::Demo(args)) => demo_outcome(demo::run(args.seconds, args.replicas)),
     }
 }

@@ -10,6 +10,7 @@ pub mod moment;
 pub mod node;
 
 // Pure cores: no async, no clock, no socket, no randomness.
+pub mod checker;
 pub mod cluster;
 pub mod freshness;
 pub mod pool;

@@ -35,6 +35,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("pool/slots", &["moment", "node", "pool"]),
+    ("checker", &["moment"]),
     ("auth", &["fault", "moment", "wire"]),
     // ── config: the cores' policies, never the other way round
     (
@@ -158,6 +159,7 @@ const PURE: &[&str] = &[
     "session",
     "pool/slots",
     "auth",
+    "checker",
 ];
 const IMPURE: &[&str] = &[
     "tokio",

@@ -1,5 +1,9 @@
 //! The arguments, and the help that teaches them.
 
+mod consistency;
+
+pub use consistency::CheckConsistencyArgs;
+
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,7 +36,7 @@ impl Args {
     }
 }
 
-/// The five commands.
+/// The six commands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Run the proxy (the default)
@@ -65,6 +69,17 @@ pub enum Command {
     /// none. Nothing stays behind.
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(DemoArgs),
+    /// Find stale reads: many sessions on any PostgreSQL endpoint, and a judge of what they are shown
+    ///
+    /// Works on everything that speaks PostgreSQL: pgweir, another proxy, a load balancer, a server. The
+    /// sessions write numbered registers and append to lists in tables of their own schema, read them
+    /// back in all the ways in which applications do, and every answer is checked: read-your-writes,
+    /// monotonic reads, monotonic writes, writes-follow-reads; with --level global also whether every
+    /// read shows what anybody had finished before. Each violation comes with the two operations
+    /// that prove it. What is found is certain; what is not found may be rare: let it run while
+    /// replicas lag, pause and crash.
+    #[command(after_help = consistency::EXAMPLES)]
+    CheckConsistency(CheckConsistencyArgs),
 }
 
 /// `pgweir check`

@@ -129,6 +129,8 @@ pub struct Tuning {
     pub interval: &'static str,
     /// What is missing.
     pub defect: Defect,
+    /// The first node is reached through this port instead of its own.
+    pub detour: Option<u16>,
 }
 
 impl Default for Tuning {
@@ -140,6 +142,7 @@ impl Default for Tuning {
             more: String::new(),
             interval: "20ms",
             defect: Defect::None,
+            detour: None,
         }
     }
 }
@@ -164,7 +167,9 @@ impl Tuning {
             lines => format!("{name}:\n{}", lines.iter().map(|l| format!("  {l}\n")).collect::<String>()),
         };
         let node = |node: &DevNode| {
-            format!("    - {{ name: {}, host: 127.0.0.1, port: {} }}\n", node.name(), node.port())
+            let detour = self.detour.filter(|_| node.port() == nodes[0].port());
+            let port = detour.unwrap_or(node.port());
+            format!("    - {{ name: {}, host: 127.0.0.1, port: {port} }}\n", node.name())
         };
         // Somebody without a password cannot prove anything by SCRAM.
         let with_password = USERS.iter().filter(|user| !user.password.is_empty());
