@@ -191,12 +191,8 @@ impl Client {
         };
         let node = self.attached.as_ref().map(|attached| (attached.lease.pool().node, attached.role));
         let view = self.context.monitor.view();
-        // Two claimants of one timeline: nothing is written to either.
-        let disputed = |node| view.conflict.is_some_and(|(one, other)| node == one || node == other);
-        match (node, view.primary) {
-            (Some((node, Role::Primary)), primary)
-                if primary.map_or_else(|| disputed(node), |primary| node != primary) =>
-            {
+        match node {
+            Some((node, Role::Primary)) if !view.may_go_on_writing(node) => {
                 self.drop_connection();
                 // The rest of the transaction must not run elsewhere on its own.
                 Err(End::Fatal(Box::new(
@@ -208,7 +204,7 @@ impl Client {
                 )))
             }
             // What it is pinned for is on this connection, and writes must not go to it.
-            (Some((_, Role::Replica)), _) if reason == Reason::Pinned => {
+            Some((_, Role::Replica)) if reason == Reason::Pinned => {
                 self.drop_connection();
                 Err(End::Fatal(Box::new(lost_while_aligned())))
             }
@@ -358,10 +354,7 @@ impl Client {
     /// A sample counts for a connection only if it was sent after the connection was established:
     /// a replica may restart behind what it has shown, and a restart kills its connections.
     async fn wait_for_proof(&self, node: &NodeView, need: Need, floor: &Floor, established: Moment) -> bool {
-        let is_met = || {
-            let fresh = node.live.freshness();
-            need.and(Need::of_floor(floor, node.id, fresh.incarnation)).is_met_on(&fresh, established)
-        };
+        let is_met = || need.is_still_met_on(floor, node.id, &node.live.freshness(), established);
         if is_met() {
             return true;
         }
