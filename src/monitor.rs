@@ -17,6 +17,7 @@ pub use crate::monitor::tls::{MonitorTls, TlsDemand};
 
 use crate::clock;
 use crate::cluster::view::{ClusterView, NodeState};
+use crate::freshness::defect::Defect;
 use crate::moment::Moment;
 use crate::monitor::picture::{Outcome, Picture};
 use crate::node::{NodeId, Role};
@@ -69,7 +70,10 @@ impl Drop for Waiting<'_> {
 impl Monitor {
     /// Starts one task per node on the current runtime.
     pub fn start(settings: MonitorSettings) -> Monitor {
-        let picture = Picture::new(&settings.nodes, settings.policy);
+        let mut picture = Picture::new(&settings.nodes, settings.policy);
+        if settings.defect == Defect::KeptPosition {
+            picture.keep_proofs();
+        }
         let shared = Arc::new(Shared {
             view: Arc::new(ArcSwap::from_pointee(picture.view().clone())),
             picture: Mutex::new(picture),

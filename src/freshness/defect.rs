@@ -2,6 +2,9 @@
 //!
 //! No configuration can set one: only code that starts a proxy, a monitor or a simulation of its own.
 
+use crate::cluster::view::FreshnessReading;
+use crate::freshness::gate::Need;
+
 /// Which mechanism is missing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Defect {
@@ -24,4 +27,21 @@ pub enum Defect {
     ForgottenRead,
     /// From a replica to the primary at once, also at level `strict`.
     NoFence,
+}
+
+impl Defect {
+    /// Does it let a replica serve that has not proven, on this connection, what the read needs?
+    pub fn lets_through(self, need: &Need, fresh: &FreshnessReading) -> bool {
+        match self {
+            Defect::AnyReplica => true,
+            Defect::KeptPosition => need.is_met_by(fresh),
+            Defect::None
+            | Defect::SampleInFlight
+            | Defect::WrittenPosition
+            | Defect::UnroundedPosition
+            | Defect::AnyBranch
+            | Defect::ForgottenRead
+            | Defect::NoFence => false,
+        }
+    }
 }

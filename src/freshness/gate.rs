@@ -84,18 +84,6 @@ impl Need {
     pub fn is_met_on(&self, fresh: &FreshnessReading, established: Moment) -> bool {
         fresh.sample_sent >= established && self.is_met_by(fresh)
     }
-
-    /// The same for a request that may have waited in line since the need was computed: if the node
-    /// has restarted meanwhile, its floor demands more.
-    pub fn is_still_met_on(
-        &self,
-        floor: &Floor,
-        node: NodeId,
-        fresh: &FreshnessReading,
-        established: Moment,
-    ) -> bool {
-        self.and(Need::of_floor(floor, node, fresh.incarnation)).is_met_on(fresh, established)
-    }
 }
 
 #[cfg(test)]

@@ -86,6 +86,11 @@ impl Picture {
         picture
     }
 
+    /// For tests: a replica's proofs outlive its connection.
+    pub fn keep_proofs(&mut self) {
+        self.tracked.iter_mut().for_each(|tracked| tracked.keeps_proofs = true);
+    }
+
     /// The picture as last published.
     pub fn view(&self) -> &ClusterView {
         &self.view

@@ -2,6 +2,7 @@
 
 use crate::clock;
 use crate::cluster::health::{Failure, HealthPolicy};
+use crate::freshness::defect::Defect;
 use crate::freshness::ring::{PrimarySample, WalGeometry};
 use crate::lsn::{Lsn, TimelineId};
 use crate::moment::Moment;
@@ -124,6 +125,8 @@ struct Link {
     prove_branch: bool,
     /// Doubles with each sample in which a replica was behind while nobody waited.
     follow_up: Duration,
+    /// For tests: the primary's samples are dated by their answers.
+    dated_by_answer: bool,
     // Ends the connection's task with the link.
     _driver: AbortOnDrop,
 }
@@ -178,14 +181,23 @@ async fn open(
         }
     };
     let identity = client.query_one(IDENTITY, &[]).await.map_err(refused)?;
-    let identity = identity_of(&identity).map_err(refused)?;
-    let statement = client.prepare(SAMPLE).await.map_err(refused)?;
+    let mut identity = identity_of(&identity).map_err(refused)?;
+    let statement = match settings.defect {
+        Defect::WrittenPosition => client.prepare(&SAMPLE.replace("wal_insert_lsn", "wal_lsn")).await,
+        _ => client.prepare(SAMPLE).await,
+    };
+    let statement = statement.map_err(refused)?;
+    if settings.defect == Defect::UnroundedPosition {
+        // Without sizes there is nothing to round to.
+        identity.geometry = WalGeometry { block_size: 0, segment_size: 0 };
+    }
     let link = Link {
         client,
         statement,
         sent: Moment::NEVER,
         prove_branch: true,
         follow_up: MIN_GAP,
+        dated_by_answer: settings.defect == Defect::SampleInFlight,
         _driver: driver,
     };
     Ok((link, identity))
@@ -260,6 +272,11 @@ impl Link {
             && self.prove_branch
         {
             replica.branch = replica.branch.max(self.branch().await?);
+        }
+        if let Sample::Primary(primary) = &mut sample
+            && self.dated_by_answer
+        {
+            primary.sent = clock::now();
         }
         Ok(sample)
     }

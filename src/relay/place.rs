@@ -233,7 +233,9 @@ impl Client {
         let node = view.node(node)?;
         let mut lease = self.tenant.pool(node)?.try_checkout(self.session.state.settings())?;
         let established = lease.connection()?.established;
-        if role == Role::Replica && !need.is_met_on(&node.live.freshness(), established) {
+        let fresh = node.live.freshness();
+        let proven = need.is_met_on(&fresh, established) || policy.defect.lets_through(&need, &fresh);
+        if role == Role::Replica && !proven {
             lease.checkin();
             return None;
         }
@@ -354,7 +356,12 @@ impl Client {
     /// A sample counts for a connection only if it was sent after the connection was established:
     /// a replica may restart behind what it has shown, and a restart kills its connections.
     async fn wait_for_proof(&self, node: &NodeView, need: Need, floor: &Floor, established: Moment) -> bool {
-        let is_met = || need.is_still_met_on(floor, node.id, &node.live.freshness(), established);
+        let defect = self.context.config.load().routing.policy.defect;
+        let is_met = || {
+            let fresh = node.live.freshness();
+            let need = need.and(Need::of_floor(floor, node.id, fresh.incarnation));
+            need.is_met_on(&fresh, established) || defect.lets_through(&need, &fresh)
+        };
         if is_met() {
             return true;
         }

@@ -1,6 +1,7 @@
 //! The heart: a table from request, view and policy to a target with its reason. The default row is the primary.
 
 use crate::cluster::view::{ClusterView, FreshnessReading, NodeView};
+use crate::freshness::defect::Defect;
 use crate::freshness::gate::Need;
 use crate::moment::Moment;
 use crate::node::NodeId;
@@ -117,6 +118,10 @@ fn survey(request: &Request, view: &ClusterView, policy: &RoutingPolicy, now: Mo
             continue;
         }
         survey.any_up = true;
+        if policy.defect == Defect::AnyReplica {
+            survey.eligible.insert(node.id);
+            continue;
+        }
         if !near_enough(node, policy) {
             continue;
         }

@@ -160,7 +160,8 @@ impl World {
                 let floor = self.floor_of(client);
                 let fresh = self.published.nodes[conn.node].live.freshness();
                 let id = NodeId(conn.node as u16);
-                if need.is_still_met_on(&floor, id, &fresh, conn.established) {
+                let whole = need.and(Need::of_floor(&floor, id, fresh.incarnation));
+                if whole.is_met_on(&fresh, conn.established) {
                     self.attach(client, want, conn, Role::Replica, Some((&request, decided)), reason)
                 } else if self.now >= until {
                     self.checkin(conn);
