@@ -5,7 +5,7 @@
 //! atomics; they never meet the lock.
 
 mod catch_up;
-mod picture;
+pub mod picture;
 mod probe;
 mod settings;
 pub mod tls;

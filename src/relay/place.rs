@@ -191,12 +191,8 @@ impl Client {
         };
         let node = self.attached.as_ref().map(|attached| (attached.lease.pool().node, attached.role));
         let view = self.context.monitor.view();
-        // Two claimants of one timeline: nothing is written to either.
-        let disputed = |node| view.conflict.is_some_and(|(one, other)| node == one || node == other);
-        match (node, view.primary) {
-            (Some((node, Role::Primary)), primary)
-                if primary.map_or_else(|| disputed(node), |primary| node != primary) =>
-            {
+        match node {
+            Some((node, Role::Primary)) if !view.may_go_on_writing(node) => {
                 self.drop_connection();
                 // The rest of the transaction must not run elsewhere on its own.
                 Err(End::Fatal(Box::new(
@@ -208,7 +204,7 @@ impl Client {
                 )))
             }
             // What it is pinned for is on this connection, and writes must not go to it.
-            (Some((_, Role::Replica)), _) if reason == Reason::Pinned => {
+            Some((_, Role::Replica)) if reason == Reason::Pinned => {
                 self.drop_connection();
                 Err(End::Fatal(Box::new(lost_while_aligned())))
             }
