@@ -98,12 +98,7 @@ fn routing(top: &Section<'_>, reader: &mut Reader) -> RoutingSettings {
     let section = reader.section(&top.child("routing"), &keys::ROUTING);
     let mut settings = RoutingSettings::default();
     let policy = &mut settings.policy;
-    reader.set(
-        &mut policy.consistency,
-        &section,
-        "consistency",
-        one_of(CONSISTENCIES, &["strict", "global"]),
-    );
+    reader.set(&mut policy.consistency, &section, "consistency", one_of(Consistency::WORDS, &[]));
     reader.set(&mut policy.max_staleness, &section, "max_staleness", duration(MILLISECOND..=DAY));
     reader.set(&mut policy.max_lag_bytes, &section, "max_lag", size(1..=1 << 50));
     reader.set(&mut policy.wait, &section, "wait", duration(Duration::ZERO..=60 * SECOND));
@@ -122,8 +117,6 @@ fn routing(top: &Section<'_>, reader: &mut Reader) -> RoutingSettings {
     settings
 }
 
-const CONSISTENCIES: &[(&str, Consistency)] =
-    &[("eventual", Consistency::Eventual), ("session", Consistency::Session)];
 const ON_LAG: &[(&str, OnLag)] =
     &[("primary", OnLag::Primary), ("wait", OnLag::Wait), ("error", OnLag::Error)];
 const BALANCES: &[(&str, Balance)] = &[

@@ -1,6 +1,7 @@
 //! The loop of one client.
 
 use crate::fault::{Fault, SqlState};
+use crate::moment::Moment;
 use crate::net::stream::Stream;
 use crate::node::Role;
 use crate::pool::checkout::Lease;
@@ -87,6 +88,8 @@ pub struct Client {
     pub replay: Option<Replay>,
     /// What the comments of the group at hand ask for.
     pub hints: Hints,
+    /// When the group at hand arrived, where its level asks for it.
+    pub arrived: Moment,
     /// What its server is being asked, behind its answers.
     pub survey: Option<Box<Survey>>,
     /// Does the group at hand begin (again) a transaction that a replica can serve?
@@ -224,6 +227,7 @@ impl Client {
             upheavals: None,
             replay: None,
             hints: Hints::default(),
+            arrived: Moment::NEVER,
             survey: None,
             begins_read_only: false,
             block: None,

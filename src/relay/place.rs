@@ -67,6 +67,9 @@ impl Client {
 
     async fn place_within(&mut self, active: &mut Active, group: &Group, attempts: u8) -> Result<bool, End> {
         self.hints = self.hints_of(active, group);
+        if self.level() == Consistency::Global {
+            self.arrived = active.requests.arrived();
+        }
         if active.skip_to_sync {
             return Ok(self.skip(active, group));
         }
@@ -273,7 +276,7 @@ impl Client {
         // It may wait in line for long enough that the replica restarts: then the floor demands more.
         let floor = match request.consistency {
             Consistency::Eventual => Floor::default(),
-            Consistency::Session => request.floor,
+            Consistency::Session | Consistency::Strict | Consistency::Global => request.floor,
         };
         loop {
             let seen = self.context.monitor.publications();
@@ -314,7 +317,6 @@ impl Client {
             (Held::Free, PoolMode::Session) => Held::SessionMode,
             (held, _) => held,
         };
-        let config = self.context.config.load();
         let hints = self.hints;
         Request {
             access: group.access,
@@ -327,7 +329,8 @@ impl Client {
             replayed: replay.primary,
             route: if group.route == Route::Auto { state.route } else { group.route },
             held,
-            consistency: hints.consistency.or(state.consistency).unwrap_or(config.routing.policy.consistency),
+            consistency: self.level(),
+            arrived: self.arrived,
             max_staleness: hints.max_staleness.or(state.max_staleness),
             floor: state.floor,
             last_write: state.last_write,
@@ -335,6 +338,13 @@ impl Client {
             waiting_until: None,
             excluded: replay.excluded,
         }
+    }
+
+    /// The level of the group at hand: by its comment, else the session, its user, its database, or
+    /// the whole of `routing`.
+    pub fn level(&self) -> Consistency {
+        let own = self.hints.consistency.or(self.session.state.consistency).or_else(|| self.tenant.level());
+        own.unwrap_or_else(|| self.context.config.load().routing.policy.consistency)
     }
 
     async fn take_replica(&self, node: NodeId, need: Need, floor: &Floor) -> Result<Lease, ()> {
@@ -559,7 +569,7 @@ impl Client {
                 _ => None,
             };
             let Some(asked) = text.map(effects::hints_of) else { continue };
-            hints.consistency = hints.consistency.or(asked.consistency.as_deref().and_then(own::consistency));
+            hints.consistency = hints.consistency.or(asked.consistency.as_deref().and_then(Consistency::parse));
             let bound = asked.max_staleness.as_deref().and_then(own::duration);
             hints.max_staleness = hints.max_staleness.or(bound);
         }

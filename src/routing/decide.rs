@@ -152,7 +152,12 @@ fn need_of(
     let horizon = now.minus(bound).max(Moment(1));
     let floor = match request.consistency {
         Consistency::Eventual => Need::default(),
-        Consistency::Session => Need::of_floor(&request.floor, node, fresh.incarnation),
+        Consistency::Session | Consistency::Strict => {
+            Need::of_floor(&request.floor, node, fresh.incarnation)
+        }
+        Consistency::Global => {
+            Need::of_floor(&request.floor, node, fresh.incarnation).and_inserted_by(request.arrived)
+        }
     };
     floor.and_inserted_by(horizon)
 }

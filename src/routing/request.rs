@@ -8,14 +8,45 @@ use crate::routing::reason::Reason;
 use crate::sql::class::{Access, Route, Why};
 use std::time::Duration;
 
-/// How fresh a read must be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// How fresh a read must be. Each level promises what the one before it does, and more.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub enum Consistency {
     /// No staler than `max_staleness`.
     Eventual,
-    /// Read your writes and monotonic reads.
+    /// Read your writes, and monotonic reads over the replicas.
     #[default]
     Session,
+    /// Monotonic from a replica to the primary, too.
+    Strict,
+    /// All that had committed, through anyone, before the read arrived.
+    Global,
+}
+
+impl Consistency {
+    /// Every level with its word, the weakest first: in the configuration, in `SET pgweir.consistency`, in
+    /// comments and startup options.
+    pub const WORDS: &'static [(&'static str, Consistency)] = &[
+        ("eventual", Consistency::Eventual),
+        ("session", Consistency::Session),
+        ("strict", Consistency::Strict),
+        ("global", Consistency::Global),
+    ];
+
+    /// The level that this word means, in upper or lower case.
+    pub fn parse(word: &str) -> Option<Consistency> {
+        let known = Consistency::WORDS.iter().find(|(known, _)| known.eq_ignore_ascii_case(word));
+        known.map(|(_, level)| *level)
+    }
+
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Consistency::Eventual => "eventual",
+            Consistency::Session => "session",
+            Consistency::Strict => "strict",
+            Consistency::Global => "global",
+        }
+    }
 }
 
 /// What happens when no replica is fresh enough.
@@ -135,6 +166,8 @@ pub struct Request {
     pub held: Held,
     /// The level that applies.
     pub consistency: Consistency,
+    /// When it arrived, once per request and not per attempt; only level `global` looks at it.
+    pub arrived: Moment,
     /// The session's own `max_staleness`, if it set one.
     pub max_staleness: Option<Duration>,
     /// What the session has written and seen.
