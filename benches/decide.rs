@@ -60,6 +60,7 @@ fn request(access: Access) -> Request {
         held: Held::Free,
         consistency: Consistency::Session,
         arrived: Moment::NEVER,
+        shows: true,
         max_staleness: None,
         floor: Floor { write: Some((Moment(NOW.0 - 5_000_000), Durability::Flushed)), read: None },
         last_write: None,

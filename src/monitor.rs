@@ -5,6 +5,7 @@
 //! atomics; they never meet the lock.
 
 mod catch_up;
+mod fence;
 mod picture;
 mod probe;
 mod settings;
@@ -18,6 +19,7 @@ pub use crate::monitor::tls::{MonitorTls, TlsDemand};
 use crate::clock;
 use crate::cluster::view::{ClusterView, NodeState};
 use crate::moment::Moment;
+use crate::monitor::fence::Line;
 use crate::monitor::picture::{Outcome, Picture};
 use crate::node::{NodeId, Role};
 use arc_swap::{ArcSwap, Guard};
@@ -42,12 +44,20 @@ struct Shared {
     waiters: AtomicUsize,
     settings: ArcSwap<MonitorSettings>,
     probes: Mutex<HashMap<NodeId, Probe>>,
+    lines: Mutex<HashMap<NodeId, Line>>,
 }
 
-/// A running task, and how to wake it.
+/// A node's running tasks, and how to wake them.
 struct Probe {
     wake: Arc<Notify>,
-    task: JoinHandle<()>,
+    fence: Arc<Notify>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Probe {
+    fn abort(&self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
 }
 
 /// Sampling is fast while one of these lives.
@@ -78,6 +88,7 @@ impl Monitor {
             waiters: AtomicUsize::new(0),
             settings: ArcSwap::from_pointee(settings),
             probes: Mutex::new(HashMap::new()),
+            lines: Mutex::new(HashMap::new()),
         });
         let monitor = Monitor { shared };
         monitor.spawn_probes();
@@ -135,6 +146,22 @@ impl Monitor {
         }
     }
 
+    /// Somebody waits until everything is visible on the primary that these nodes showed by `at`. Call it
+    /// again before each `published_since`: a run that broke is begun anew only for those who still wait.
+    pub fn want_fence(&self, nodes: impl Fn(NodeId) -> bool, at: Moment) {
+        fence::want(&self.shared, nodes, at);
+    }
+
+    /// As `changed_since`, without asking for samples.
+    pub async fn published_since(&self, seen: u64, until: Moment) {
+        let mut changed = pin!(self.shared.changed.notified());
+        changed.as_mut().enable();
+        if self.publications() == seen {
+            // The caller looks again, whatever ended the wait.
+            drop(tokio::time::timeout_at(clock::instant(until).into(), changed).await);
+        }
+    }
+
     /// The relay saw something on its own connections to `node`.
     pub fn report(&self, node: NodeId, evidence: Evidence) {
         let outcome = self.shared.picture().witnessed(node, evidence, clock::now());
@@ -147,7 +174,7 @@ impl Monitor {
         let view = self.shared.picture().reload(&settings.nodes, settings.policy);
         self.shared.settings.store(Arc::new(settings));
         for (_, probe) in self.shared.probes().drain() {
-            probe.task.abort();
+            probe.abort();
         }
         self.shared.publish(Some(view));
         self.spawn_probes();
@@ -157,9 +184,11 @@ impl Monitor {
     pub async fn shutdown(&self) {
         let ended: Vec<Probe> = self.shared.probes().drain().map(|(_, probe)| probe).collect();
         for probe in ended {
-            probe.task.abort();
-            // An aborted task ends with a JoinError, which is what was asked for.
-            drop(probe.task.await);
+            probe.abort();
+            for task in probe.tasks {
+                // An aborted task ends with a JoinError, which is what was asked for.
+                drop(task.await);
+            }
         }
     }
 
@@ -167,10 +196,12 @@ impl Monitor {
         let view = self.shared.view.load_full();
         let mut probes = self.shared.probes();
         for node in view.nodes.iter().filter(|node| node.state != NodeState::Removed) {
-            let wake = Arc::new(Notify::new());
+            let (wake, fence) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
             // Weak, so that a monitor that everybody dropped ends its tasks.
-            let run = probe::run(Arc::downgrade(&self.shared), node.id, Arc::clone(&wake));
-            probes.insert(node.id, Probe { wake, task: tokio::spawn(run) });
+            let probing = probe::run(Arc::downgrade(&self.shared), node.id, Arc::clone(&wake));
+            let fencing = fence::run(Arc::downgrade(&self.shared), node.id, Arc::clone(&fence));
+            let tasks = [tokio::spawn(probing), tokio::spawn(fencing)];
+            probes.insert(node.id, Probe { wake, fence, tasks });
         }
     }
 }
@@ -184,6 +215,10 @@ impl Shared {
 
     fn probes(&self) -> MutexGuard<'_, HashMap<NodeId, Probe>> {
         self.probes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lines(&self) -> MutexGuard<'_, HashMap<NodeId, Line>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wake(&self, which: impl Fn(NodeId) -> bool) {
@@ -216,7 +251,7 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         for (_, probe) in self.probes().drain() {
-            probe.task.abort();
+            probe.abort();
         }
     }
 }

@@ -2,5 +2,6 @@
 
 pub mod balance;
 pub mod decide;
+pub mod fence;
 pub mod reason;
 pub mod request;

@@ -51,6 +51,8 @@ pub const ROUTING: Kind = Kind {
         "max_staleness",
         "max_lag",
         "wait",
+        "global_wait",
+        "fence_wait",
         "on_lag",
         "lag_wait_limit",
         "pin_after_write",

@@ -102,6 +102,8 @@ fn routing(top: &Section<'_>, reader: &mut Reader) -> RoutingSettings {
     reader.set(&mut policy.max_staleness, &section, "max_staleness", duration(MILLISECOND..=DAY));
     reader.set(&mut policy.max_lag_bytes, &section, "max_lag", size(1..=1 << 50));
     reader.set(&mut policy.wait, &section, "wait", duration(Duration::ZERO..=60 * SECOND));
+    reader.set(&mut policy.global_wait, &section, "global_wait", duration(Duration::ZERO..=60 * SECOND));
+    reader.set(&mut policy.fence_wait, &section, "fence_wait", duration(MILLISECOND..=3600 * SECOND));
     reader.set(&mut policy.on_lag, &section, "on_lag", one_of(ON_LAG, &[]));
     reader.set(&mut policy.lag_wait_limit, &section, "lag_wait_limit", duration(MILLISECOND..=DAY));
     reader.set(&mut policy.pin_after_write, &section, "pin_after_write", pin_after_write);

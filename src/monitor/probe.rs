@@ -104,21 +104,27 @@ async fn live_once(
             return Some(Broken { failure: Failure::Late, error });
         }
     };
-    shared.upgrade()?.picture().connected(node, identity);
-    loop {
+    {
+        let shared = shared.upgrade()?;
+        shared.picture().connected(node, identity);
+        shared.lines().insert(node, Arc::clone(&link.client));
+    }
+    let broken = loop {
         match link.sample(shared, node, &policy).await? {
             Ok(pace) => {
                 *pause = Duration::ZERO;
                 link.rest(shared, wake, pace, &policy).await;
             }
-            Err(broken) => return Some(broken),
+            Err(broken) => break broken,
         }
-    }
+    };
+    shared.upgrade()?.lines().remove(&node);
+    Some(broken)
 }
 
 /// A connection to one node.
 struct Link {
-    client: Client,
+    client: Arc<Client>,
     statement: Statement,
     sent: Moment,
     prove_branch: bool,
@@ -181,7 +187,7 @@ async fn open(
     let identity = identity_of(&identity).map_err(refused)?;
     let statement = client.prepare(SAMPLE).await.map_err(refused)?;
     let link = Link {
-        client,
+        client: Arc::new(client),
         statement,
         sent: Moment::NEVER,
         prove_branch: true,

@@ -102,6 +102,10 @@ pub struct RoutingPolicy {
     pub sample_max_age: Duration,
     /// How long a read may wait for a fresh enough replica where that is likely to be enough.
     pub wait: Duration,
+    /// How long a read at level `global` waits for a replica that shows all that had committed.
+    pub global_wait: Duration,
+    /// How long a request waits, at `strict` and `global`, until the primary shows what replicas have shown.
+    pub fence_wait: Duration,
     /// How long a read may wait with `on_lag: wait`.
     pub lag_wait_limit: Duration,
     /// What happens when no replica is fresh enough.
@@ -122,6 +126,8 @@ impl Default for RoutingPolicy {
             max_lag_bytes: 64 << 20,
             sample_max_age: Duration::from_millis(200),
             wait: Duration::from_millis(3),
+            global_wait: Duration::from_millis(20),
+            fence_wait: Duration::from_secs(3),
             lag_wait_limit: Duration::from_secs(5),
             on_lag: OnLag::Primary,
             pin_after_write: PinAfterWrite::UntilCaughtUp,
@@ -168,6 +174,8 @@ pub struct Request {
     pub consistency: Consistency,
     /// When it arrived, once per request and not per attempt; only level `global` looks at it.
     pub arrived: Moment,
+    /// Can it show anything of the database? (BEGIN cannot.)
+    pub shows: bool,
     /// The session's own `max_staleness`, if it set one.
     pub max_staleness: Option<Duration>,
     /// What the session has written and seen.

@@ -159,6 +159,8 @@ fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
         // Follows from the monitor's interval.
         sample_max_age: _,
         wait,
+        global_wait,
+        fence_wait,
         lag_wait_limit,
         on_lag,
         pin_after_write,
@@ -170,6 +172,8 @@ fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
         ("max_staleness", time(*max_staleness)),
         ("max_lag", Some(show_size(*max_lag_bytes))),
         ("wait", time(*wait)),
+        ("global_wait", time(*global_wait)),
+        ("fence_wait", time(*fence_wait)),
         ("on_lag", cell(on_lag_word(*on_lag))),
         ("lag_wait_limit", time(*lag_wait_limit)),
         ("pin_after_write", Some(pin_word(*pin_after_write))),
