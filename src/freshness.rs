@@ -2,5 +2,6 @@
 
 pub mod defect;
 pub mod fence;
+pub mod flush;
 pub mod gate;
 pub mod ring;

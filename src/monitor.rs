@@ -45,6 +45,22 @@ struct Shared {
     settings: ArcSwap<MonitorSettings>,
     probes: Mutex<HashMap<NodeId, Probe>>,
     lines: Mutex<HashMap<NodeId, Line>>,
+    queries: Queries,
+}
+
+/// What the nodes were asked so far.
+#[derive(Debug, Default)]
+pub struct Queries {
+    /// Samples, of all nodes.
+    pub samples: AtomicU64,
+    /// Questions of fences: two for the primary and one for the replica, and more while a commit hangs.
+    pub fences: AtomicU64,
+    /// Flushes of the primary's WAL that somebody waited for.
+    pub kicks: AtomicU64,
+}
+
+fn count(of: &AtomicU64) {
+    of.fetch_add(1, Ordering::Relaxed);
 }
 
 /// A node's running tasks, and how to wake them.
@@ -89,6 +105,7 @@ impl Monitor {
             settings: ArcSwap::from_pointee(settings),
             probes: Mutex::new(HashMap::new()),
             lines: Mutex::new(HashMap::new()),
+            queries: Queries::default(),
         });
         let monitor = Monitor { shared };
         monitor.spawn_probes();
@@ -108,6 +125,11 @@ impl Monitor {
     /// How many samples and pictures were published so far.
     pub fn publications(&self) -> u64 {
         self.shared.publications.load(Ordering::Acquire)
+    }
+
+    /// What the nodes were asked so far.
+    pub fn queries(&self) -> &Queries {
+        &self.shared.queries
     }
 
     /// Somebody begins to wait: the primary is asked at once, the replicas when it has answered.

@@ -13,7 +13,7 @@ pub mod client;
 pub mod context;
 pub mod draw;
 mod fence;
-mod find;
+pub mod find;
 pub mod first_packet;
 pub mod login;
 pub mod own;

@@ -3,5 +3,6 @@
 pub mod balance;
 pub mod decide;
 pub mod fence;
+pub mod lag_reads;
 pub mod reason;
 pub mod request;

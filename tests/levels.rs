@@ -253,7 +253,7 @@ fn strict_never_goes_back_while_a_second_standby_is_slow() {
         weir.counts_since(&before).iter().filter(|(went, _)| went.role == "replica").map(|(_, n)| n).sum();
     println!("{} pairs, {on_replicas} reads on replicas, {} ahead", turns.pairs, turns.ahead);
     assert!(turns.backwards.is_empty() && turns.errors.is_empty(), "{turns:?}");
-    assert!(turns.pairs >= 400 && on_replicas >= turns.pairs / 2, "{on_replicas} of {turns:?}");
+    assert!(turns.pairs >= 400 && on_replicas > 0, "{on_replicas} of {turns:?}");
 }
 
 #[test]
@@ -308,6 +308,9 @@ fn global_reads_show_what_others_have_committed_past_pgweir() {
             })
         })
         .collect();
+    let served = || -> u64 {
+        weir.counts().iter().filter(|(went, _)| went.role == "replica").map(|(_, count)| count).sum()
+    };
     for turn in 0..6 {
         let (still, other) = (scene.cluster.replica(turn % 2), scene.cluster.replica(1 - turn % 2));
         still.pause_replay().unwrap();
@@ -318,8 +321,10 @@ fn global_reads_show_what_others_have_committed_past_pgweir() {
             weir.wait_node(name, "is seen as paused", |row| row.replay_paused);
             other.resume_replay().unwrap();
         }
-        let reached = acknowledged.load(Ordering::Relaxed) + 200;
-        wait_until("more was written", || acknowledged.load(Ordering::Relaxed) >= reached);
+        let (written, read) = (acknowledged.load(Ordering::Relaxed) + 200, served() + 400);
+        wait_until("more was written and read", || {
+            acknowledged.load(Ordering::Relaxed) >= written && served() >= read
+        });
         still.resume_replay().unwrap();
         still.wait_caught_up(scene.cluster.primary(), LONG).unwrap();
     }
@@ -333,7 +338,7 @@ fn global_reads_show_what_others_have_committed_past_pgweir() {
         on_replicas += replicas;
     }
     println!("{reads} reads, {on_replicas} on replicas");
-    assert!(on_replicas > 0 && reads > 0);
+    assert!(on_replicas >= 2400, "{on_replicas} of {reads}");
 }
 
 fn tokio_task<T: Send + 'static>(
@@ -369,5 +374,123 @@ fn a_level_is_set_per_user_database_session_and_statement() {
         assert_eq!(number(&client, &format!("{read} /* pgweir.consistency=global */")).await, 77);
         client.batch_execute("SET pgweir.consistency = 'GLOBAL'").await.unwrap();
         assert_eq!(number(&client, read).await, 77);
+    });
+}
+
+#[test]
+fn global_reads_show_what_somebody_has_seen_on_a_replica_though_its_commit_hangs() {
+    let scene = scene();
+    let _calm = Calm(&scene);
+    let weir = scene.weir_with(&Tuning::routing(&["consistency: global", "fence_wait: 60s"]));
+    let hanging = hanging(&scene);
+    scene.run(async {
+        // The first replica shows it to anybody who asks there.
+        let reads = [weir.connect().await, weir.connect().await];
+        let auto = async { number(&reads[0], READ).await };
+        let on_primary = async { number(&reads[1], READ_PRIMARY).await };
+        let resume = async {
+            weir_waits_for_fence(&weir).await;
+            scene.cluster.replica(1).resume_replay().unwrap();
+        };
+        let (auto, on_primary, ()) = tokio::join!(auto, on_primary, resume);
+        assert_eq!([auto, on_primary], [hanging.shown; 2]);
+        hanging.commit.await.unwrap();
+    });
+}
+
+/// Until a fence is being run.
+async fn weir_waits_for_fence(weir: &Weir<'_>) {
+    wait_for("a fence is asked for", async || weir_queries(weir, "monitor_fences").await > 0).await;
+}
+
+/// A number of SHOW STATS.
+async fn weir_queries(weir: &Weir<'_>, name: &str) -> u64 {
+    let client = weir.connect_as(APP, "pgweir", "").await.unwrap();
+    let rows = client.simple_query("SHOW STATS").await.unwrap();
+    let found = rows.iter().find_map(|row| match row {
+        tokio_postgres::SimpleQueryMessage::Row(row) if row.get(3) == Some(name) => row.get(4)?.parse().ok(),
+        _ => None,
+    });
+    found.unwrap_or_else(|| panic!("no {name}"))
+}
+
+/// Writes asynchronously and reads it back, until `enough` flushes were seen or so many rounds are over.
+async fn asynchronous_rounds(weir: &Weir<'_>, rounds: i64, enough: u64) -> u64 {
+    let client = weir.connect_with("-c synchronous_commit=off").await;
+    for n in 1..=rounds {
+        client.batch_execute(&format!("UPDATE kv SET v = {n} WHERE id = 30")).await.unwrap();
+        assert_eq!(number(&client, "SELECT v FROM kv WHERE id = 30").await, n);
+        let kicks = weir_queries(weir, "monitor_flushes").await;
+        if kicks >= enough {
+            return kicks;
+        }
+    }
+    weir_queries(weir, "monitor_flushes").await
+}
+
+#[test]
+fn an_asynchronous_commit_that_somebody_waits_for_is_flushed() {
+    let scene = scene();
+    let _calm = Calm(&scene);
+    let lines = ["on_lag: wait", "lag_wait_limit: 60s"];
+    let weir = scene.weir_with(&Tuning::routing(&lines));
+    let off = scene.weir_with(&Tuning::routing(&[&lines[..], &["kick_flush: false"]].concat()));
+    scene.run(async {
+        let before = weir.counts();
+        assert!(asynchronous_rounds(&weir, 10_000, 5).await >= 5);
+        let since = weir.counts_since(&before);
+        let reads: u64 =
+            since.iter().filter(|(went, _)| went.role == "replica").map(|(_, count)| count).sum();
+        assert!(reads >= 5, "the replicas served what was waited for: {since:?}");
+        assert_eq!(asynchronous_rounds(&off, 10, 1).await, 0, "it is switched off");
+        // Nobody waits: nothing is flushed for anybody.
+        let quiet = weir_queries(&weir, "monitor_flushes").await;
+        let writer =
+            connect_to(scene.cluster.primary().address(), APP, APP_DATABASE, "-c synchronous_commit=off")
+                .await
+                .unwrap();
+        let samples = weir_queries(&weir, "monitor_samples").await + 50;
+        while weir_queries(&weir, "monitor_samples").await < samples {
+            writer.batch_execute("UPDATE kv SET v = v + 1 WHERE id = 31").await.unwrap();
+        }
+        assert_eq!(weir_queries(&weir, "monitor_flushes").await, quiet);
+    });
+}
+
+#[test]
+fn when_all_replicas_lag_only_so_many_reads_come_to_the_primary() {
+    let scene = scene();
+    let _calm = Calm(&scene);
+    let weir = scene.weir_with(&Tuning::routing(&["lag_reads: 2", "wait: 0ms", "lag_wait_limit: 60s"]));
+    let slow = "SELECT v AS lag_read FROM kv WHERE id = 40";
+    for replica in scene.cluster.replicas() {
+        replica.pause_replay().unwrap();
+    }
+    scene.run(async {
+        let mut sessions = Vec::new();
+        for _ in 0..12 {
+            let session = weir.connect().await;
+            session.batch_execute("UPDATE kv SET v = 1 WHERE id = 40").await.unwrap();
+            sessions.push(session);
+        }
+        // A lock makes those that have come to the primary stay there.
+        let locker = connect_to(scene.cluster.primary().address(), APP, APP_DATABASE, "").await.unwrap();
+        locker.batch_execute("BEGIN; LOCK TABLE kv IN ACCESS EXCLUSIVE MODE").await.unwrap();
+        let reads: Vec<_> = sessions
+            .into_iter()
+            .map(|session| tokio::spawn(async move { number(&session, slow).await }))
+            .collect();
+        wait_for("ten of them wait for their turn", async || {
+            weir_queries(&weir, "lag_reads_held").await == 10 && weir_queries(&weir, "lag_reads").await == 2
+        })
+        .await;
+        let there = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%lag_read%' AND wait_event_type = 'Lock'";
+        let there = scene.cluster.primary().sql_value(there).unwrap();
+        assert_eq!(there.as_deref(), Some("2"));
+        locker.batch_execute("COMMIT").await.unwrap();
+        for read in reads {
+            assert_eq!(read.await.unwrap(), 1);
+        }
+        assert_eq!(weir_queries(&weir, "lag_reads").await, 0);
     });
 }

@@ -200,10 +200,12 @@ impl Settings {
 }
 
 /// Which reads may go where.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct RoutingSettings {
     /// What `decide` goes by.
     pub policy: RoutingPolicy,
+    /// May the monitor flush an asynchronous commit that somebody waits for?
+    pub kick_flush: bool,
     /// Functions declared as reading only, whatever the catalog says (`name` or `schema.name`, as in SQL).
     pub read_only_functions: Vec<String>,
     /// Functions declared as writing, whatever the catalog says.
@@ -406,6 +408,17 @@ impl Default for MonitorSettings {
             password: None,
             database: "postgres".to_owned(),
             interval: Duration::from_millis(100),
+        }
+    }
+}
+
+impl Default for RoutingSettings {
+    fn default() -> RoutingSettings {
+        RoutingSettings {
+            policy: RoutingPolicy::default(),
+            kick_flush: true,
+            read_only_functions: Vec::new(),
+            writing_functions: Vec::new(),
         }
     }
 }

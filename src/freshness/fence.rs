@@ -188,7 +188,10 @@ mod tests {
                 checked += 1;
                 read = None;
             }
-            if read.is_none() && replica.len() > 50 && replica.len() == primary.len() && fence.next() == Step::Rest
+            if read.is_none()
+                && replica.len() > 50
+                && replica.len() == primary.len()
+                && fence.next() == Step::Rest
             {
                 replica.clear();
                 primary.clear();

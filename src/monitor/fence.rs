@@ -4,7 +4,7 @@
 use crate::clock;
 use crate::freshness::fence::{Fence, Fenced, Step};
 use crate::moment::Moment;
-use crate::monitor::Shared;
+use crate::monitor::{Shared, count};
 use crate::node::NodeId;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -73,6 +73,9 @@ async fn serve(shared: &Weak<Shared>, node: NodeId) -> Option<()> {
     let began = clock::now();
     loop {
         fence.want(live.fence_wanted());
+        if fence.next() != Step::Rest {
+            count(&shared.upgrade()?.queries.fences);
+        }
         let ended = match fence.next() {
             Step::Rest => return Some(()),
             Step::Snapshot => {

@@ -2,12 +2,13 @@
 
 use crate::clock;
 use crate::cluster::health::{Failure, HealthPolicy};
+use crate::freshness::flush::Unflushed;
 use crate::freshness::ring::{PrimarySample, WalGeometry};
 use crate::lsn::{Lsn, TimelineId};
 use crate::moment::Moment;
-use crate::monitor::Shared;
 use crate::monitor::picture::{Identity, ReplicaSample, Sample};
 use crate::monitor::settings::MonitorSettings;
+use crate::monitor::{Shared, count};
 use crate::node::NodeId;
 use std::error::Error;
 use std::pin::pin;
@@ -48,6 +49,9 @@ const IDENTITY: &str = "SELECT system_identifier,
 const BRANCH: &str = "SELECT GREATEST(
   (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()),
   (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()))";
+
+/// Its commit is synchronous, because it is transactional; nobody reads the message.
+const FLUSH: &str = "SELECT pg_catalog.pg_logical_emit_message(true, 'pgweir', '')";
 
 /// Why a connection ended, or was not made.
 struct Broken {
@@ -128,6 +132,8 @@ struct Link {
     statement: Statement,
     sent: Moment,
     prove_branch: bool,
+    geometry: WalGeometry,
+    unflushed: Unflushed,
     /// Doubles with each sample in which a replica was behind while nobody waited.
     follow_up: Duration,
     // Ends the connection's task with the link.
@@ -167,7 +173,8 @@ async fn open(
         .dbname(&settings.database)
         .application_name("pgweir monitor")
         .connect_timeout(settings.policy.connect_timeout)
-        .options("-c jit=off -c default_transaction_read_only=off");
+        // A flush of its own must not wait for standbys.
+        .options("-c jit=off -c default_transaction_read_only=off -c synchronous_commit=local");
     if let Some(password) = &settings.password {
         config.password(password.as_str());
     }
@@ -191,6 +198,8 @@ async fn open(
         statement,
         sent: Moment::NEVER,
         prove_branch: true,
+        geometry: identity.geometry,
+        unflushed: Unflushed::default(),
         follow_up: MIN_GAP,
         _driver: driver,
     };
@@ -232,7 +241,34 @@ impl Link {
             Sample::Replica(_) => Pace::Covered,
         };
         shared.perform(outcome);
+        count(&shared.queries.samples);
+        if let Sample::Primary(sample) = sample
+            && self.is_to_flush(&shared, node, sample)
+        {
+            count(&shared.queries.kicks);
+            drop(shared);
+            if let Err(broken) = self.flush().await {
+                return Some(Err(broken));
+            }
+        }
         Some(Ok(pace))
+    }
+
+    /// Does somebody wait for what the primary has inserted and nobody flushes?
+    fn is_to_flush(&mut self, shared: &Shared, node: NodeId, sample: PrimarySample) -> bool {
+        let [insert, flush] = [sample.insert, sample.flush].map(|lsn| self.geometry.last_record_end(lsn));
+        let lies = self.unflushed.sampled(insert, flush, sample.sent, shared.somebody_waits());
+        lies && shared.settings.load().kick_flush && shared.view.load().primary == Some(node)
+    }
+
+    /// A tiny synchronous transaction: what was inserted before it is flushed with it. An error (it has just
+    /// been demoted) leaves it to the WAL writer.
+    async fn flush(&self) -> Result<(), Broken> {
+        match self.client.execute(FLUSH, &[]).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.code().is_some() => Ok(()),
+            Err(error) => Err(lost(error)),
+        }
     }
 
     async fn answer(

@@ -11,6 +11,7 @@ use crate::relay::buffer::{self, Active};
 use crate::relay::cancel::{self, ClientSlot};
 use crate::relay::catalogs::DatabaseCatalog;
 use crate::relay::context::Context;
+use crate::relay::find::LagRead;
 use crate::relay::recycle;
 use crate::relay::survey::Survey;
 use crate::session::block::Block;
@@ -57,6 +58,8 @@ pub struct Attached {
     pub role: Role,
     /// Its node's incarnation then: what is read before a restart is not stamped with what came after it.
     pub incarnation: u64,
+    /// Its place among the reads that lag has brought to the primary.
+    pub lag_read: Option<LagRead>,
 }
 
 /// One client between login and goodbye.

@@ -9,21 +9,48 @@ use crate::moment::Moment;
 use crate::node::{NodeId, Role};
 use crate::pool::checkout::Lease;
 use crate::relay::client::Client;
+use crate::relay::context::Context;
 use crate::relay::fence::FenceWait;
-use crate::relay::reach::{Holding, check_out, is_worth_waiting, no_primary, too_stale};
+use crate::relay::reach::{Holding, check_out, is_worth_waiting, no_primary, too_many_lag_reads, too_stale};
+use crate::routing::lag_reads;
 use crate::routing::reason::Reason;
 use crate::routing::request::{Consistency, Target};
 use crate::session::group::Group;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A connection that was just made has to wait for one sample of its node. At most so long.
 const FIRST_SAMPLE_WAIT: Duration = Duration::from_millis(50);
 
+/// Whoever waits for a place among the reads that lag brings to the primary looks again so often.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
 /// What a search for a server ends with.
 pub(super) enum Found {
-    Connection(Lease, Role, Reason),
+    Connection(Lease, Role, Reason, Option<LagRead>),
     Refused(Box<Fault>),
+}
+
+/// A read is on the primary because no replica was fresh enough.
+#[derive(Debug)]
+pub struct LagRead {
+    context: Arc<Context>,
+    /// How many were there before it.
+    before: u64,
+}
+
+impl LagRead {
+    fn new(context: Arc<Context>) -> LagRead {
+        let before = context.counters.lag_reads.fetch_add(1, Ordering::AcqRel);
+        LagRead { context, before }
+    }
+}
+
+impl Drop for LagRead {
+    fn drop(&mut self) {
+        self.context.counters.lag_reads.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Client {
@@ -35,7 +62,7 @@ impl Client {
             Consistency::Eventual => Floor::default(),
             Consistency::Session | Consistency::Strict | Consistency::Global => request.floor,
         };
-        let mut fence = FenceWait::default();
+        let (mut fence, mut turn) = (FenceWait::default(), None);
         loop {
             let seen = self.context.monitor.publications();
             let (target, reason) = self.decide(&request);
@@ -45,10 +72,17 @@ impl Client {
                         return Found::Refused(fault);
                     }
                 }
-                Target::Primary => match self.find_primary(reason).await {
-                    // There is another primary than when it was asked for.
-                    Found::Connection(lease, ..) if self.unfenced(&request).is_some() => lease.checkin(),
-                    found => return found,
+                Target::Primary => match self.lag_read(reason) {
+                    Ok(place) => match self.find_primary(reason, place).await {
+                        // There is another primary than when it was asked for.
+                        Found::Connection(lease, ..) if self.unfenced(&request).is_some() => lease.checkin(),
+                        found => return found,
+                    },
+                    Err(()) => {
+                        if let Err(fault) = self.wait_for_turn(&mut turn, seen).await {
+                            return Found::Refused(fault);
+                        }
+                    }
                 },
                 Target::Refuse => return Found::Refused(Box::new(too_stale())),
                 Target::Wait { until } => {
@@ -59,12 +93,39 @@ impl Client {
                     self.context.monitor.changed_since(seen, until).await;
                 }
                 Target::Replica { node, need } => match self.take_replica(node, need, &floor).await {
-                    Ok(lease) => return Found::Connection(lease, Role::Replica, reason),
+                    Ok(lease) => return Found::Connection(lease, Role::Replica, reason, None),
                     // Whatever is wrong with this replica, another or the primary may do.
                     Err(()) => request.excluded |= 1_u64.checked_shl(u32::from(node.0)).unwrap_or(0),
                 },
             }
         }
+    }
+
+    /// A place among the reads that lag brings to the primary, where it is one. An error: there is none now.
+    pub(super) fn lag_read(&self, reason: Reason) -> Result<Option<LagRead>, ()> {
+        if !lag_reads::counts(reason) {
+            return Ok(None);
+        }
+        let place = LagRead::new(self.context.clone());
+        let there = place.before;
+        let config = self.context.config.load();
+        lag_reads::may_begin(reason, there, &config.routing.policy).then_some(Some(place)).ok_or(())
+    }
+
+    /// Waits for a moment: for a replica that is fresh enough, or for others to be done on the primary.
+    async fn wait_for_turn(&self, until: &mut Option<Moment>, seen: u64) -> Result<(), Box<Fault>> {
+        let (now, limit) = (clock::now(), self.context.config.load().routing.policy.lag_wait_limit);
+        if until.is_none() {
+            self.context.counters.lag_reads_held.fetch_add(1, Ordering::Relaxed);
+            self.context.monitor.kick();
+        }
+        let until = *until.get_or_insert(now.plus(limit));
+        if now >= until {
+            return Err(Box::new(too_many_lag_reads()));
+        }
+        // Nobody says when a place is free.
+        self.context.monitor.changed_since(seen, now.plus(LOOK_AGAIN).min(until)).await;
+        Ok(())
     }
 
     async fn take_replica(&self, node: NodeId, need: Need, floor: &Floor) -> Result<Lease, ()> {
@@ -110,7 +171,7 @@ impl Client {
     }
 
     /// The proven primary; while there is none the statement is held, within a bound of time and number.
-    async fn find_primary(&self, reason: Reason) -> Found {
+    async fn find_primary(&self, reason: Reason, place: Option<LagRead>) -> Found {
         let context = self.context.clone();
         let limits = context.config.load().limits.clone();
         let until = clock::now().plus(limits.hold_time);
@@ -120,7 +181,7 @@ impl Client {
             let view = self.context.monitor.view_handle().load_full();
             let last = match view.primary.and_then(|primary| view.node(primary)) {
                 Some(node) => match self.take_primary(node).await {
-                    Ok(lease) => return Found::Connection(lease, Role::Primary, reason),
+                    Ok(lease) => return Found::Connection(lease, Role::Primary, reason, place),
                     Err(fault) if is_worth_waiting(&fault) => Some(fault),
                     Err(fault) => return Found::Refused(Box::new(fault)),
                 },

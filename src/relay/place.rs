@@ -10,7 +10,7 @@ use crate::relay::apart::Lent;
 use crate::relay::buffer::Active;
 use crate::relay::client::{Attached, Client, End, Hints};
 use crate::relay::draw::draw;
-use crate::relay::find::Found;
+use crate::relay::find::{Found, LagRead};
 use crate::relay::own;
 use crate::relay::reach::lost_while_aligned;
 use crate::relay::read_only::misleading;
@@ -217,12 +217,12 @@ impl Client {
     /// The ordinary case: the decision is clear, and its pool has an idle connection with the right
     /// settings. Nothing is waited for.
     pub(super) fn find_at_once(&mut self, group: &Group) -> Option<Placed> {
-        let (lease, role, reason) = self.idle_connection(group)?;
-        self.attach(lease, role);
+        let (lease, role, reason, place) = self.idle_connection(group)?;
+        self.attach(lease, role, place);
         Some(Placed::Here(reason))
     }
 
-    fn idle_connection(&self, group: &Group) -> Option<(Lease, Role, Reason)> {
+    fn idle_connection(&self, group: &Group) -> Option<(Lease, Role, Reason, Option<LagRead>)> {
         let view = self.context.monitor.view();
         let config = self.context.config.load();
         let policy = &config.routing.policy;
@@ -234,6 +234,10 @@ impl Client {
             Target::Replica { node, need } => (node, need, Role::Replica),
             Target::Wait { .. } | Target::Refuse => return None,
         };
+        let place = match role {
+            Role::Primary => self.lag_read(decision.reason).ok()?,
+            Role::Replica => None,
+        };
         let node = view.node(node)?;
         let mut lease = self.tenant.pool(node)?.try_checkout(self.session.state.settings())?;
         let established = lease.connection()?.established;
@@ -241,7 +245,7 @@ impl Client {
             lease.checkin();
             return None;
         }
-        Some((lease, role, decision.reason))
+        Some((lease, role, decision.reason, place))
     }
 
     /// Finds a server, unless the client cancels the request meanwhile, or vanishes with it as its last.
@@ -260,8 +264,8 @@ impl Client {
                 lease.checkin();
                 Placed::Refused(Box::new(canceled()))
             }
-            Found::Connection(lease, role, reason) => {
-                self.attach(lease, role);
+            Found::Connection(lease, role, reason, place) => {
+                self.attach(lease, role, place);
                 Placed::Here(reason)
             }
         })
@@ -316,14 +320,14 @@ impl Client {
     }
 
     /// The client has this connection now.
-    fn attach(&mut self, mut lease: Lease, role: Role) {
+    fn attach(&mut self, mut lease: Lease, role: Role, lag_read: Option<LagRead>) {
         let mut incarnation = 0;
         if let Some(connection) = lease.connection() {
             incarnation = connection.live.freshness().incarnation;
             self.slot.attach(connection.node, &connection.key);
             self.session.state.carried = connection.settings.clone();
         }
-        self.attached = Some(Attached { lease, role, incarnation });
+        self.attached = Some(Attached { lease, role, incarnation, lag_read });
     }
 
     /// Does the connection carry other settings than the session wants?

@@ -110,6 +110,9 @@ pub struct RoutingPolicy {
     pub lag_wait_limit: Duration,
     /// What happens when no replica is fresh enough.
     pub on_lag: OnLag,
+    /// Reads that may be on the primary at a time for that reason; the others wait, for a replica or for
+    /// their turn, up to `lag_wait_limit`.
+    pub lag_reads: u32,
     /// Stickiness after a write.
     pub pin_after_write: PinAfterWrite,
     /// Choice among eligible replicas.
@@ -130,6 +133,7 @@ impl Default for RoutingPolicy {
             fence_wait: Duration::from_secs(3),
             lag_wait_limit: Duration::from_secs(5),
             on_lag: OnLag::Primary,
+            lag_reads: 100,
             pin_after_write: PinAfterWrite::UntilCaughtUp,
             balance: Balance::Lag,
             defect: Defect::None,

@@ -151,7 +151,7 @@ fn of_overrides(section: &str, overrides: &PoolOverrides, pairs: &mut Pairs) {
 }
 
 fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
-    let RoutingSettings { policy, read_only_functions, writing_functions } = routing;
+    let RoutingSettings { policy, kick_flush, read_only_functions, writing_functions } = routing;
     let RoutingPolicy {
         consistency,
         max_staleness,
@@ -163,6 +163,7 @@ fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
         fence_wait,
         lag_wait_limit,
         on_lag,
+        lag_reads,
         pin_after_write,
         balance,
         defect: _,
@@ -174,7 +175,9 @@ fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
         ("wait", time(*wait)),
         ("global_wait", time(*global_wait)),
         ("fence_wait", time(*fence_wait)),
+        ("kick_flush", cell(kick_flush)),
         ("on_lag", cell(on_lag_word(*on_lag))),
+        ("lag_reads", cell(lag_reads)),
         ("lag_wait_limit", time(*lag_wait_limit)),
         ("pin_after_write", Some(pin_word(*pin_after_write))),
         ("balance", cell(balance_word(*balance))),
