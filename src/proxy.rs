@@ -10,10 +10,8 @@ use crate::clock;
 use crate::cluster::health::HealthPolicy;
 use crate::config::Settings;
 use crate::config::settings::{
-    ClientTlsMode, ClientTlsSettings, ClusterSettings, Listen, ServerTlsMode, ServerTlsSettings,
-    TlsNegotiation,
+    ClientTlsMode, ClientTlsSettings, Listen, ServerTlsMode, ServerTlsSettings, TlsNegotiation,
 };
-use crate::freshness::defect::Defect;
 use crate::monitor::{Monitor, MonitorSettings, NodeSettings};
 use crate::net::listener::Listener;
 use crate::net::staffing;
@@ -170,8 +168,7 @@ impl Proxy {
 fn build(config: Arc<Settings>, crew: Arc<Crew>) -> Result<Context, StartError> {
     let server_tls = ServerTls::load(&server_tls_settings(&config.tls.server))?;
     let client_tls = load_client_tls(&config.tls.client)?;
-    let monitor =
-        Monitor::start(monitor_settings(&config.cluster, &server_tls, config.routing.policy.defect));
+    let monitor = Monitor::start(monitor_settings(&config, &server_tls));
     let mut seed = [0; 16];
     crate::net::random_fill(&mut seed);
     let half = |bytes: &[u8]| bytes.iter().fold(0, |word, &byte| word << 8 | u64::from(byte));
@@ -245,7 +242,8 @@ fn load_client_tls(settings: &ClientTlsSettings) -> Result<Option<ClientTls>, Tl
     }
 }
 
-fn monitor_settings(cluster: &ClusterSettings, tls: &ServerTls, defect: Defect) -> MonitorSettings {
+fn monitor_settings(config: &Settings, tls: &ServerTls) -> MonitorSettings {
+    let cluster = &config.cluster;
     let node = |node: &crate::config::settings::NodeSettings| NodeSettings {
         name: node.name.clone(),
         host: node.host.clone(),
@@ -261,7 +259,8 @@ fn monitor_settings(cluster: &ClusterSettings, tls: &ServerTls, defect: Defect) 
         database: cluster.monitor.database.clone(),
         policy: HealthPolicy::for_interval(cluster.monitor.interval),
         tls: sql_client::tls_of(tls),
-        defect,
+        kick_flush: config.routing.kick_flush,
+        defect: config.routing.policy.defect,
     }
 }
 

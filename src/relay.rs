@@ -12,6 +12,8 @@ pub mod catalogs;
 pub mod client;
 pub mod context;
 pub mod draw;
+mod fence;
+pub mod find;
 pub mod first_packet;
 pub mod login;
 pub mod lost;

@@ -1,6 +1,7 @@
 //! The loop of one client.
 
 use crate::fault::{Fault, SqlState};
+use crate::moment::Moment;
 use crate::net::stream::Stream;
 use crate::net::worker::{Turn, Worker};
 use crate::node::Role;
@@ -11,6 +12,7 @@ use crate::relay::buffer::{self, Active};
 use crate::relay::cancel::{self, ClientSlot};
 use crate::relay::catalogs::DatabaseCatalog;
 use crate::relay::context::Context;
+use crate::relay::find::LagRead;
 use crate::relay::recycle;
 use crate::relay::survey::Survey;
 use crate::session::block::Block;
@@ -58,6 +60,8 @@ pub struct Attached {
     pub role: Role,
     /// Its node's incarnation then: what is read before a restart is not stamped with what came after it.
     pub incarnation: u64,
+    /// Its place among the reads that lag has brought to the primary.
+    pub lag_read: Option<LagRead>,
 }
 
 /// One client between login and goodbye.
@@ -91,6 +95,8 @@ pub struct Client {
     pub replay: Option<Replay>,
     /// What the comments of the group at hand ask for.
     pub hints: Hints,
+    /// When the group at hand arrived, where its level asks for it.
+    pub arrived: Moment,
     /// What its server is being asked, behind its answers.
     pub survey: Option<Box<Survey>>,
     /// Does the group at hand begin (again) a transaction that a replica can serve?
@@ -229,6 +235,7 @@ impl Client {
             upheavals: None,
             replay: None,
             hints: Hints::default(),
+            arrived: Moment::NEVER,
             survey: None,
             begins_read_only: false,
             block: None,

@@ -49,6 +49,10 @@ pub struct Counters {
     pub held: AtomicU64,
     /// Those that are held now.
     pub holding: AtomicU64,
+    /// Reads that are on the primary now because no replica was fresh enough.
+    pub lag_reads: AtomicU64,
+    /// Reads that had to wait for their turn there.
+    pub lag_reads_held: AtomicU64,
     /// Cancel requests that reached a server.
     pub cancels: AtomicU64,
     /// Pins, by reason.
