@@ -4,3 +4,4 @@ pub mod balance;
 pub mod decide;
 pub mod reason;
 pub mod request;
+pub mod rules;

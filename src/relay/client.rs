@@ -11,6 +11,7 @@ use crate::relay::cancel::{self, ClientSlot};
 use crate::relay::catalogs::DatabaseCatalog;
 use crate::relay::context::Context;
 use crate::relay::recycle;
+use crate::relay::rule::{MetBySession, Ruled};
 use crate::relay::survey::Survey;
 use crate::session::block::Block;
 use crate::session::group::{Classes, Scan};
@@ -87,6 +88,10 @@ pub struct Client {
     pub replay: Option<Replay>,
     /// What the comments of the group at hand ask for.
     pub hints: Hints,
+    /// What a rule asks of it.
+    pub ruled: Ruled,
+    /// The rules that the session may meet.
+    pub met_by_session: Option<Box<MetBySession>>,
     /// What its server is being asked, behind its answers.
     pub survey: Option<Box<Survey>>,
     /// Does the group at hand begin (again) a transaction that a replica can serve?
@@ -183,7 +188,8 @@ impl Lookup<'_> {
             return class;
         };
         let Some(body) = self.of_name(&name) else { return class };
-        let arguments = match at.is_empty() {
+        let bare = at.is_empty();
+        let arguments = match bare {
             true => body,
             false => self.context.class_of(self.database, self.dialect, &[b"SELECT ", &text[at]].concat()),
         };
@@ -193,6 +199,10 @@ impl Lookup<'_> {
             marks: body.marks.with(arguments.marks).with(Marks::NAMED),
             route: if class.route == Route::Auto { body.route } else { class.route },
             fingerprint: body.fingerprint,
+            rules: match bare {
+                true => body.rules,
+                false => self.context.rules_of(body.rules, arguments.rules),
+            },
         }
     }
 }
@@ -224,6 +234,8 @@ impl Client {
             upheavals: None,
             replay: None,
             hints: Hints::default(),
+            ruled: Ruled::default(),
+            met_by_session: None,
             survey: None,
             begins_read_only: false,
             block: None,

@@ -67,6 +67,7 @@ impl Client {
 
     async fn place_within(&mut self, active: &mut Active, group: &Group, attempts: u8) -> Result<bool, End> {
         self.hints = self.hints_of(active, group);
+        self.ruled = self.rule_of(active, group);
         if active.skip_to_sync {
             return Ok(self.skip(active, group));
         }
@@ -327,13 +328,14 @@ impl Client {
             replayed: replay.primary,
             route: if group.route == Route::Auto { state.route } else { group.route },
             held,
-            consistency: hints.consistency.or(state.consistency).unwrap_or(config.routing.policy.consistency),
+            consistency: self.level(config.routing.policy.consistency),
             max_staleness: hints.max_staleness.or(state.max_staleness),
             floor: state.floor,
             last_write: state.last_write,
             pipelined_on: None,
             waiting_until: None,
             excluded: replay.excluded,
+            rule: self.ruled.asked,
         }
     }
 

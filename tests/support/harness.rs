@@ -125,6 +125,8 @@ pub struct Tuning {
     pub limits: Vec<String>,
     /// Top-level YAML of its own.
     pub more: String,
+    /// Tags of nodes, by their names.
+    pub tags: Vec<(&'static str, &'static str)>,
     /// The monitor's interval.
     pub interval: &'static str,
     /// What is missing.
@@ -138,6 +140,7 @@ impl Default for Tuning {
             pool: Vec::new(),
             limits: Vec::new(),
             more: String::new(),
+            tags: Vec::new(),
             interval: "20ms",
             defect: Defect::None,
         }
@@ -164,7 +167,10 @@ impl Tuning {
             lines => format!("{name}:\n{}", lines.iter().map(|l| format!("  {l}\n")).collect::<String>()),
         };
         let node = |node: &DevNode| {
-            format!("    - {{ name: {}, host: 127.0.0.1, port: {} }}\n", node.name(), node.port())
+            let tags = self.tags.iter().filter(|(name, _)| *name == node.name()).map(|(_, tag)| *tag);
+            let tags = tags.collect::<Vec<_>>().join(", ");
+            let (name, port) = (node.name(), node.port());
+            format!("    - {{ name: {name}, host: 127.0.0.1, port: {port}, tags: [{tags}] }}\n")
         };
         // Somebody without a password cannot prove anything by SCRAM.
         let with_password = USERS.iter().filter(|user| !user.password.is_empty());

@@ -30,6 +30,7 @@ fn node(id: u16, role: Role) -> NodeView {
         timeline: None,
         position: None,
         lag_bytes: Some(0),
+        standby: crate::cluster::view::Standby::default(),
         replay_paused: false,
         serves_reads: true,
         last_error: None,
@@ -60,6 +61,7 @@ fn read() -> Request {
         pipelined_on: None,
         waiting_until: None,
         excluded: 0,
+        rule: Asked::default(),
     }
 }
 
@@ -256,6 +258,18 @@ fn any_view(dice: &mut Dice) -> ClusterView {
     view
 }
 
+fn any_rule(dice: &mut Dice) -> Asked {
+    if dice.coin() {
+        return Asked::default();
+    }
+    Asked {
+        route: dice.one(&[Route::Auto, Route::Auto, Route::Replica, Route::Primary]),
+        tagged: dice.coin().then(|| dice.roll(256)),
+        max_staleness: dice.coin().then(|| dice.one(&[Duration::from_millis(dice.roll(900)), UNBOUNDED])),
+        fallback: dice.one(&[Fallback::Replica, Fallback::Primary, Fallback::Error]),
+    }
+}
+
 fn any_request(dice: &mut Dice) -> Request {
     let write = (ago(dice.roll(400)), dice.one(&[Durability::Flushed, Durability::Inserted]));
     let seen =
@@ -276,6 +290,7 @@ fn any_request(dice: &mut Dice) -> Request {
         pipelined_on: dice.coin().then(|| NodeId(dice.roll(8) as u16)),
         waiting_until: dice.coin().then(|| ago(3).plus(Duration::from_millis(dice.roll(6)))),
         excluded: dice.roll(4) * dice.roll(64),
+        rule: any_rule(dice),
     }
 }
 
@@ -292,7 +307,13 @@ fn check(request: &Request, view: &ClusterView, policy: &RoutingPolicy, decision
             let node = view.node(node).unwrap();
             let fresh = node.live.freshness();
             assert!(need.is_met_by(&fresh));
-            assert!(need.insert >= NOW.minus(policy.max_staleness).max(Moment(1)));
+            let limit = request.rule.max_staleness.unwrap_or(policy.max_staleness);
+            let bound = request.max_staleness.unwrap_or(limit).min(limit);
+            assert!(bound == UNBOUNDED || need.insert >= NOW.minus(bound).max(Moment(1)));
+            assert_ne!(request.rule.route, Route::Primary);
+            let tagged = request.rule.tagged.is_some_and(|tagged| tagged & bit(node.id) != 0);
+            assert!(tagged || node.standby.apply_delay.is_zero(), "a delayed standby serves nobody unasked");
+            assert!(tagged || request.rule.tagged.is_none() || request.rule.fallback == Fallback::Replica);
             if request.consistency == Consistency::Session {
                 let floor = Need::of_floor(&request.floor, node.id, fresh.incarnation);
                 assert!(need.insert >= floor.insert && need.flush >= floor.flush);
@@ -306,7 +327,10 @@ fn check(request: &Request, view: &ClusterView, policy: &RoutingPolicy, decision
             assert!(until > NOW, "a wait that is over already");
             assert!(request.waiting_until.is_none_or(|end| end == until), "a wait that is prolonged");
         }
-        Target::Refuse => assert!(may_read(request) && policy.on_lag == OnLag::Error),
+        Target::Refuse => {
+            assert!(may_read(request));
+            assert!(policy.on_lag == OnLag::Error || request.rule.fallback == Fallback::Error);
+        }
         Target::Primary => {}
     }
 }
