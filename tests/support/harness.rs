@@ -104,10 +104,23 @@ impl Stage {
         weir
     }
 
+    /// As [`Stage::weir_with`], from a file that can be reloaded.
+    pub fn weir_from(&self, tuning: &Tuning, file: &Path) -> Weir<'_> {
+        std::fs::write(file, tuning.yaml(self.cluster.nodes())).unwrap();
+        let weir = self.start(tuning, Some(file.to_owned()));
+        weir.wait_whole(self.cluster.nodes().len());
+        weir.wait_catalog();
+        weir
+    }
+
     /// As [`Stage::weir_with`], without waiting for anything.
     pub fn weir_at_once(&self, tuning: &Tuning) -> Weir<'_> {
+        self.start(tuning, None)
+    }
+
+    fn start(&self, tuning: &Tuning, file: Option<std::path::PathBuf>) -> Weir<'_> {
         let settings = tuning.settings(self.cluster.nodes());
-        let proxy = self.run(Proxy::start(settings, None, None)).unwrap();
+        let proxy = self.run(Proxy::start(settings, file, None)).unwrap();
         let address = proxy.addresses()[0].parse().unwrap();
         let http = proxy.http().unwrap();
         Weir { stage: self, proxy: Some(proxy), address, http }

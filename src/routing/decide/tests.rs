@@ -249,6 +249,7 @@ fn any_view(dice: &mut Dice) -> ClusterView {
         node.role = dice.one(&[Some(Role::Replica), Some(Role::Replica), Some(Role::Primary), None]);
         node.serves_reads = dice.roll(8) > 0;
         node.replay_paused = dice.roll(8) == 0;
+        node.standby.apply_delay = Duration::from_secs(dice.roll(8).saturating_sub(6));
         node.lag_bytes = dice.one(&[None, Some(0), Some(1 << 20), Some(1 << 40)]);
         node.weight = dice.roll(4) as u32;
         node.live.publish(ago(dice.roll(400)), ago(dice.roll(400)), ago(dice.roll(250)));
@@ -262,10 +263,11 @@ fn any_rule(dice: &mut Dice) -> Asked {
     if dice.coin() {
         return Asked::default();
     }
+    let bound = Duration::from_millis(dice.roll(900));
     Asked {
         route: dice.one(&[Route::Auto, Route::Auto, Route::Replica, Route::Primary]),
         tagged: dice.coin().then(|| dice.roll(256)),
-        max_staleness: dice.coin().then(|| dice.one(&[Duration::from_millis(dice.roll(900)), UNBOUNDED])),
+        max_staleness: dice.coin().then(|| dice.one(&[bound, UNBOUNDED])),
         fallback: dice.one(&[Fallback::Replica, Fallback::Primary, Fallback::Error]),
     }
 }
