@@ -26,6 +26,7 @@ pub mod read_only;
 pub mod recycle;
 pub mod refusal;
 pub mod replication;
+pub mod rule;
 pub mod secrets;
 pub mod sql_client;
 pub mod survey;

@@ -6,3 +6,4 @@ pub mod fence;
 pub mod lag_reads;
 pub mod reason;
 pub mod request;
+pub mod rules;

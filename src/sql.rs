@@ -8,3 +8,5 @@ pub mod effects;
 pub mod functions;
 pub mod lexer;
 pub mod named;
+pub mod subjects;
+pub mod tags;

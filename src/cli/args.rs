@@ -104,6 +104,18 @@ pub struct ExplainArgs {
     /// Answer with one JSON object per statement; `--json -` reads one JSON string per line
     #[arg(long)]
     pub json: bool,
+
+    /// For rules: the user who asks
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub user: String,
+
+    /// For rules: the database that is asked
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub database: String,
+
+    /// For rules: the application that asks
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub application_name: String,
 }
 
 /// `pgweir status`

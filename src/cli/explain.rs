@@ -2,15 +2,17 @@
 
 use crate::cli::args::ExplainArgs;
 use crate::cli::{Outcome, load, print};
-use crate::config::settings::RoutingSettings;
+use crate::config::settings::{RoutingSettings, RuleSettings};
 use crate::routing::reason::Reason;
 use crate::session::block::begins_read_only;
 use crate::session::settings::Settings;
-use crate::sql::catalog::{Catalog, Overrides};
+use crate::routing::rules::{Rule, Rules, Who};
+use crate::sql::catalog::{Catalog, CatalogRows, Overrides, Readers};
 use crate::sql::class::{Access, Class, Marks, Route, Why};
 use crate::sql::classify::classify;
 use crate::sql::effects::effects_of;
 use crate::sql::lexer::{Dialect, Keys};
+use crate::sql::tags::tags_of;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 use std::io::{BufRead, Read, Write};
@@ -19,8 +21,7 @@ use std::path::Path;
 /// Standard input is read up to this size, a line of it up to this length.
 const INPUT_MAX: u64 = 64 << 20;
 
-/// Explains what the arguments name. The configuration is needed only for `routing.functions`, so
-/// one that is merely not there is not missed unless it was asked for.
+/// Explains what the arguments name. The configuration is needed only for functions and rules, so one that is merely not there is not missed unless it was asked for.
 pub fn run(config: Option<&Path>, args: &ExplainArgs) -> Outcome {
     let routing = match config {
         Some(file) => match load(file) {
@@ -29,7 +30,9 @@ pub fn run(config: Option<&Path>, args: &ExplainArgs) -> Outcome {
         },
         None => at_hand(),
     };
-    let judge = Judge::new(&routing);
+    let who =
+        Who { user: &args.user, database: &args.database, application_name: &args.application_name };
+    let judge = Judge::new(&routing, &who);
     match (args.sql.as_deref(), args.json, &args.file) {
         (Some("-"), true, _) => lines(&judge, &mut std::io::stdin().lock(), &mut std::io::stdout().lock()),
         (Some("-"), false, _) => text(read_all(std::io::stdin().lock()), &judge, args.json),
@@ -114,12 +117,18 @@ struct Judge {
     catalog: Catalog,
     overrides: Overrides,
     keys: Keys,
+    rules: Rules,
+    of_session: u64,
 }
 
 impl Judge {
-    fn new(routing: &RoutingSettings) -> Judge {
+    fn new(routing: &RoutingSettings, who: &Who<'_>) -> Judge {
+        let RuleSettings { rules, subjects, .. } = routing.rules.clone();
+        let readers = Readers { asked: subjects.relations().to_vec(), found: Vec::new() };
+        let catalog = Catalog::new(CatalogRows { readers, ..CatalogRows::default() }, 0);
         let overrides = Overrides::new(&routing.read_only_functions, &routing.writing_functions, 0);
-        Judge { catalog: Catalog::empty(), overrides, keys: Keys::fixed() }
+        let of_session = rules.of_session(who);
+        Judge { catalog, overrides: overrides.with_subjects(subjects), keys: Keys::fixed(), rules, of_session }
     }
 
     fn explain(&self, sql: &str) -> Explained {
@@ -127,21 +136,37 @@ impl Judge {
         let unfit = class.marks.intersects(Marks::NOT_ON_STANDBY.with(Marks::LOCKS));
         let effects = effects_of(sql.as_bytes(), Dialect::STANDARD);
         let begins_read_only = !unfit && begins_read_only(&effects, &Settings::default());
-        Explained { class, begins_read_only }
+        let candidates = match class.access == Access::Read || begins_read_only {
+            true => class.rules & self.of_session,
+            // Rules are for what may be read on a replica.
+            false => 0,
+        };
+        let rule = self.rules.first(candidates, || tags_of(sql.as_bytes())).cloned();
+        Explained { class, begins_read_only, rule }
     }
 }
 
 struct Explained {
     class: Class,
     begins_read_only: bool,
+    /// The first rule that matches.
+    rule: Option<Rule>,
 }
 
 impl Explained {
     /// What `decide` says of it outside a transaction, on a session that has not written.
     fn decide(&self) -> (&'static str, Reason) {
         let class = &self.class;
+        let ruled = self.rule.as_ref().map(|rule| &rule.effect);
+        let reads = class.access == Access::Read || self.begins_read_only;
         match (class.access, class.why, class.route) {
             _ if class.marks.contains(Marks::PGWEIR) => ("primary", Reason::SessionState),
+            _ if reads && ruled.is_some_and(|effect| effect.route == Route::Primary) => {
+                ("primary", Reason::RulePrimary)
+            }
+            (_, _, Route::Auto) if reads && ruled.is_some_and(|effect| effect.wants_replica()) => {
+                ("replica", Reason::RuleReplica)
+            }
             (_, _, Route::Auto) if self.begins_read_only => ("replica", Reason::ReadOnlyTransaction),
             (_, _, Route::Replica) if self.begins_read_only => ("replica", Reason::RouteReplica),
             (Access::Read, _, Route::Primary) => ("primary", Reason::RoutePrimary),
@@ -164,6 +189,7 @@ impl Explained {
             "why": self.class.why.as_str(),
             "marks": marks(self.class.marks),
             "fingerprint": format!("{:032x}", self.class.fingerprint.0),
+            "rule": self.rule.as_ref().map(ToString::to_string),
         })
     }
 
@@ -178,6 +204,9 @@ impl Explained {
         let marks = marks(self.class.marks);
         if !marks.is_empty() {
             table.add_row(["marks".to_owned(), marks.join(", ")]);
+        }
+        if let Some(rule) = &self.rule {
+            table.add_row(["rule".to_owned(), rule.to_string()]);
         }
         table.add_row(["fingerprint".to_owned(), format!("{:032x}", self.class.fingerprint.0)]);
         format!("{table}\n")
@@ -217,8 +246,10 @@ fn marks(marks: Marks) -> Vec<&'static str> {
 mod tests {
     use super::*;
 
+    const NOBODY: Who<'_> = Who { user: "", database: "", application_name: "" };
+
     fn conversation(input: &str) -> (Outcome, Vec<Value>) {
-        let judge = Judge::new(&RoutingSettings::default());
+        let judge = Judge::new(&RoutingSettings::default(), &NOBODY);
         let mut output = Vec::new();
         let outcome = lines(&judge, &mut input.as_bytes(), &mut output);
         let answers = String::from_utf8(output).unwrap();
@@ -265,15 +296,42 @@ mod tests {
     }
 
     #[test]
+    fn the_rule_that_matches_is_named_with_its_line() {
+        let file = "cluster: { nodes: [ { name: a, host: a, tags: [analytics] } ] }\nauth: { method: trust }\nrouting:\n  always_fresh: [accounts]\n  rules:\n    - { match: { user: 'rep*' }, tag: analytics }\n    - { match: { comment: { job: nightly } }, consistency: eventual }\n";
+        let routing = crate::config::parse(Path::new("c.yaml"), file, &|_| None).unwrap().routing;
+        let reporting = Who { user: "reporting", ..NOBODY };
+        let explained = |who, sql: &str| Judge::new(&routing, who).explain(sql).to_json();
+        let said = |who, sql: &str| {
+            let json = explained(who, sql);
+            (json["reason"].as_str().unwrap().to_owned(), json["rule"].as_str().map(str::to_owned))
+        };
+        let rule = |text: &str| Some(text.to_owned());
+        assert_eq!(said(&NOBODY, "SELECT * FROM t"), ("balanced".to_owned(), None));
+        assert_eq!(
+            said(&reporting, "SELECT * FROM t"),
+            ("rule_replica".to_owned(), rule("routing.rules, number 1 (line 6): tag analytics"))
+        );
+        assert_eq!(
+            said(&reporting, "SELECT * FROM t JOIN accounts USING (id)"),
+            ("rule_primary".to_owned(), rule("routing.always_fresh: route primary"))
+        );
+        assert_eq!(
+            said(&NOBODY, "SELECT * FROM t /* job=nightly */"),
+            ("balanced".to_owned(), rule("routing.rules, number 2 (line 7): consistency eventual"))
+        );
+        assert_eq!(said(&reporting, "DELETE FROM t").0, "write");
+    }
+
+    #[test]
     fn the_configuration_may_declare_functions() {
         let routing = RoutingSettings {
             read_only_functions: vec!["app.total".to_owned()],
             ..RoutingSettings::default()
         };
-        let explained = Judge::new(&routing).explain("SELECT app.total(1)");
+        let explained = Judge::new(&routing, &NOBODY).explain("SELECT app.total(1)");
         assert_eq!(explained.decide().0, "replica");
         assert_eq!(
-            Judge::new(&RoutingSettings::default()).explain("SELECT app.total(1)").decide().0,
+            Judge::new(&RoutingSettings::default(), &NOBODY).explain("SELECT app.total(1)").decide().0,
             "primary"
         );
     }

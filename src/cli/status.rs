@@ -88,11 +88,11 @@ fn ask(address: SocketAddr) -> std::io::Result<String> {
 fn table(status: &Status) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["Member", "Host", "Role", "State", "TL", "Lag", "Staleness", "Reads", "Writes"]);
+    table.set_header(["Member", "Host", "Role", "State", "Replay", "TL", "Lag", "Staleness", "Reads", "Writes"]);
     for node in &status.nodes {
         table.add_row(row(node));
     }
-    for column in 4..9 {
+    for column in 5..10 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -112,14 +112,13 @@ fn headline(status: &Status) -> String {
     format!("cluster {cluster} · {primary} · {} clients", status.clients)
 }
 
-fn row(node: &NodeRow) -> [String; 9] {
-    let state =
-        if node.replay_paused { format!("{} (replay paused)", node.state) } else { node.state.clone() };
+fn row(node: &NodeRow) -> [String; 10] {
     [
         node.member.clone(),
         format!("{}:{}", node.host, node.port),
         node.role.clone().unwrap_or_else(|| "-".to_owned()),
-        state,
+        node.state.clone(),
+        node.replay.clone().unwrap_or_else(|| "-".to_owned()),
         node.timeline.map_or("-".to_owned(), |timeline| timeline.to_string()),
         node.lag_bytes.map_or("-".to_owned(), bytes),
         node.staleness_seconds.map_or("-".to_owned(), seconds),

@@ -5,6 +5,7 @@ use crate::moment::Moment;
 use crate::node::{NodeId, Role};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// How a node was last measured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,6 +35,15 @@ impl NodeState {
     }
 }
 
+/// How a standby replays.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Standby {
+    /// `recovery_min_apply_delay`: replays on purpose only so much later. Zero: as soon as it can.
+    pub apply_delay: Duration,
+    /// Host and port of the server that it streams from; `None`: it does not, or that may not be read.
+    pub upstream: Option<(Arc<str>, u16)>,
+}
+
 /// One node in the picture.
 #[derive(Clone, Debug)]
 pub struct NodeView {
@@ -61,6 +71,8 @@ pub struct NodeView {
     pub position: Option<Lsn>,
     /// The primary's insert position minus its replay position, in bytes.
     pub lag_bytes: Option<u64>,
+    /// How it replays, if it is a standby.
+    pub standby: Standby,
     /// Is replay paused (`pg_is_wal_replay_paused()`)?
     pub replay_paused: bool,
     /// May it serve reads at all? False for the wrong system identifier or an unproven branch.
@@ -69,6 +81,16 @@ pub struct NodeView {
     pub last_error: Option<Arc<str>>,
     /// Numbers that change between two pictures.
     pub live: Arc<NodeLive>,
+}
+
+/// `1h`, `90min`, `1500ms`: in the largest unit that needs no fraction, as PostgreSQL shows its settings.
+fn words_of(delay: Duration) -> String {
+    let millis = delay.as_millis();
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s")];
+    match units.into_iter().find(|(unit, _)| millis.is_multiple_of(*unit)) {
+        Some((unit, name)) => format!("{}{name}", millis / unit),
+        None => format!("{millis}ms"),
+    }
 }
 
 /// The picture. Swapped as a whole; read without a lock.
@@ -104,6 +126,32 @@ impl ClusterView {
             Some(primary) => primary == id,
             None => self.conflict.is_none() && self.node(id).is_some_and(was_last_seen_as),
         }
+    }
+
+    /// How a replica replays, in a few words; `None` for who is none.
+    pub fn replay_of(&self, node: &NodeView) -> Option<String> {
+        if node.role != Some(Role::Replica) || !matches!(node.state, NodeState::Up | NodeState::Suspect) {
+            return None;
+        }
+        let Standby { apply_delay, upstream } = &node.standby;
+        let is_upstream = |other: &&NodeView| {
+            let at = upstream.as_ref();
+            at.is_some_and(|(host, port)| *host == other.host && *port == other.port)
+        };
+        let from = self.nodes.iter().find(is_upstream);
+        let words = [
+            node.replay_paused.then(|| "paused".to_owned()),
+            (!apply_delay.is_zero()).then(|| format!("delayed {}", words_of(*apply_delay))),
+            from.filter(|from| from.role == Some(Role::Replica))
+                .map(|from| format!("cascading from {}", from.name)),
+        ];
+        let words: Vec<String> = words.into_iter().flatten().collect();
+        Some(match (words.as_slice(), upstream) {
+            ([], Some(_)) => "streaming".to_owned(),
+            // From an archive; or the monitor may not see the receiver.
+            ([], None) => "replaying".to_owned(),
+            (words, _) => words.join(", "),
+        })
     }
 
     /// Replicas that are up and may serve reads.

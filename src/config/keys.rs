@@ -61,7 +61,20 @@ pub const ROUTING: Kind = Kind {
         "balance",
         "transactions",
         "functions",
+        "rules",
+        "always_fresh",
+        "may_be_stale",
     ],
+};
+/// One of `routing.rules:`
+pub const RULE: Kind = Kind {
+    place: "routing.rules[]",
+    keys: &["match", "route", "tag", "fallback", "consistency", "max_staleness"],
+};
+/// `routing.rules[].match:`
+pub const MATCH: Kind = Kind {
+    place: "routing.rules[].match",
+    keys: &["relation", "fingerprint", "user", "database", "application_name", "comment"],
 };
 /// `routing.functions:`
 pub const FUNCTIONS: Kind = Kind { place: "routing.functions", keys: &["read_only", "writing"] };
@@ -102,7 +115,7 @@ pub const LIMITS: Kind = Kind {
 pub const LOG: Kind = Kind { place: "log", keys: &["level", "format"] };
 
 /// All of them.
-pub const ALL: [&Kind; 18] = [
+pub const ALL: [&Kind; 20] = [
     &TOP,
     &CLUSTER,
     &NODE,
@@ -121,6 +134,8 @@ pub const ALL: [&Kind; 18] = [
     &TLS_SERVER,
     &LIMITS,
     &LOG,
+    &RULE,
+    &MATCH,
 ];
 
 /// Where `key` would be valid: `cluster.nodes` for `nodes`.

@@ -3,6 +3,8 @@
 
 use crate::config::secret::Secret;
 use crate::routing::request::{Consistency, RoutingPolicy};
+use crate::routing::rules::Rules;
+use crate::sql::subjects::Subjects;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -210,6 +212,21 @@ pub struct RoutingSettings {
     pub read_only_functions: Vec<String>,
     /// Functions declared as writing, whatever the catalog says.
     pub writing_functions: Vec<String>,
+    /// Rules for single statements, users and applications.
+    pub rules: RuleSettings,
+}
+
+/// Rules: what they ask of a session, what of a statement, and the lists as they were written.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct RuleSettings {
+    /// Whom they are for, and what they do.
+    pub rules: Rules,
+    /// The statements that they are for, in the same order.
+    pub subjects: Subjects,
+    /// Relations that are read on the primary only.
+    pub always_fresh: Vec<String>,
+    /// Relations whose reads need no floor.
+    pub may_be_stale: Vec<String>,
 }
 
 /// How a client proves who it is.

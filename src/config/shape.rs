@@ -3,13 +3,14 @@
 mod access;
 mod cluster;
 mod pools;
+mod rules;
 
 use crate::cluster::health::HealthPolicy;
 use crate::config::keys;
 use crate::config::mistake::Mistake;
 use crate::config::reader::{Field, Reader, Section};
 use crate::config::settings::{
-    AuthMethod, LimitsSettings, Listen, LogFormat, LogSettings, RoutingSettings, Settings,
+    AuthMethod, ClusterSettings, LimitsSettings, Listen, LogFormat, LogSettings, RoutingSettings, Settings,
 };
 use crate::config::tree::{Tree, Value};
 use crate::config::values::{duration, duration_or_off, http, listen, number, one_of, size, text};
@@ -33,7 +34,7 @@ pub fn read(tree: &Tree, reader: &mut Reader) -> Settings {
     let pool = pools::read(&top, reader);
     let (databases, auth) = (pools::databases(&top, reader), access::auth(&top, &cluster.monitor, reader));
     let tls = access::tls(&top, reader);
-    let mut routing = routing(&top, reader);
+    let mut routing = routing(&top, &cluster, reader);
     // A replica that is sampled less often must be believed for longer.
     routing.policy.sample_max_age = HealthPolicy::for_interval(cluster.monitor.interval).sample_max_age();
     let settings = Settings {
@@ -94,7 +95,7 @@ fn check_addresses(settings: &Settings, top: &Section<'_>, reader: &mut Reader) 
     }
 }
 
-fn routing(top: &Section<'_>, reader: &mut Reader) -> RoutingSettings {
+fn routing(top: &Section<'_>, cluster: &ClusterSettings, reader: &mut Reader) -> RoutingSettings {
     let section = reader.section(&top.child("routing"), &keys::ROUTING);
     let mut settings = RoutingSettings::default();
     let policy = &mut settings.policy;
@@ -118,6 +119,7 @@ fn routing(top: &Section<'_>, reader: &mut Reader) -> RoutingSettings {
         let message = format!("the function {name} is listed as read_only and as writing");
         reader.report(Mistake::new(functions.span(), message).path("routing.functions"));
     }
+    settings.rules = rules::read(&section, &settings.policy, cluster, reader);
     settings
 }
 

@@ -90,6 +90,8 @@ pub struct NodeRow {
     pub staleness_seconds: Option<f64>,
     /// Does it serve reads?
     pub serves_reads: bool,
+    /// How a replica replays: `streaming`, `paused`, `delayed 1h`, `cascading from pg2`, or several of them.
+    pub replay: Option<String>,
     /// Is replay paused?
     pub replay_paused: bool,
     /// Statements sent there that only read.
@@ -162,7 +164,7 @@ impl Status {
                 .nodes
                 .iter()
                 .filter(|node| node.state != NodeState::Removed)
-                .map(|node| NodeRow::of(node, metrics.traffic(&node.name), now))
+                .map(|node| NodeRow::of(view, node, metrics.traffic(&node.name), now))
                 .collect(),
             statements: statements(metrics),
             ..Status::default()
@@ -171,8 +173,8 @@ impl Status {
 }
 
 impl NodeRow {
-    /// What is known of `node`.
-    pub fn of(node: &NodeView, traffic: Traffic, now: Moment) -> NodeRow {
+    /// What is known of `node`, in its view.
+    pub fn of(view: &ClusterView, node: &NodeView, traffic: Traffic, now: Moment) -> NodeRow {
         NodeRow {
             member: node.name.to_string(),
             host: node.host.to_string(),
@@ -184,6 +186,7 @@ impl NodeRow {
             lag_bytes: node.lag_bytes,
             staleness_seconds: staleness(node, now).map(|staleness| staleness.as_secs_f64()),
             serves_reads: node.serves_reads,
+            replay: view.replay_of(node),
             replay_paused: node.replay_paused,
             reads: traffic.reads,
             writes: traffic.writes,

@@ -3,7 +3,7 @@
 
 use crate::cluster::health::{Evidence, Failure, HealthPolicy};
 use crate::cluster::roles::{Claim, Standing};
-use crate::cluster::view::{ClusterView, NodeLive, NodeState, NodeView};
+use crate::cluster::view::{ClusterView, NodeLive, NodeState, NodeView, Standby};
 use crate::freshness::ring::{PrimaryRing, PrimarySample, Pushed, WalGeometry};
 use crate::lsn::{Lsn, TimelineId, WalPosition};
 use crate::moment::Moment;
@@ -277,6 +277,13 @@ impl Picture {
         Outcome { view: self.refresh(now), ask_replicas: false, behind, prove_branch }
     }
 
+    /// A standby told how it replays.
+    pub fn replays(&mut self, node: NodeId, standby: Standby) {
+        if let Some((tracked, _)) = self.entry(node) {
+            tracked.standby = standby;
+        }
+    }
+
     /// An attempt to measure `node` failed.
     pub fn failed(&mut self, node: NodeId, failure: Failure, error: &str, now: Moment) -> Outcome {
         let policy = self.policy;
@@ -386,6 +393,7 @@ fn unknown_node(id: NodeId, settings: &NodeSettings) -> NodeView {
         timeline: None,
         position: None,
         lag_bytes: None,
+        standby: Standby::default(),
         replay_paused: false,
         serves_reads: false,
         last_error: None,

@@ -2,6 +2,7 @@
 
 use crate::clock;
 use crate::cluster::health::{Failure, HealthPolicy};
+use crate::cluster::view::Standby;
 use crate::freshness::defect::Defect;
 use crate::freshness::flush::Unflushed;
 use crate::freshness::ring::{PrimarySample, WalGeometry};
@@ -39,6 +40,15 @@ const SAMPLE: &str = "SELECT pg_catalog.pg_is_in_recovery(),
   CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_is_wal_replay_paused() END,
   CASE WHEN pg_catalog.pg_is_in_recovery()
     THEN (SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver LIMIT 1) END";
+
+/// How a standby replays. Who it streams from is told to `pg_monitor` only.
+const STANDBY: &str = "SELECT (1000 * EXTRACT(epoch FROM
+    pg_catalog.current_setting('recovery_min_apply_delay')::pg_catalog.interval))::pg_catalog.int8,
+  (SELECT sender_host FROM pg_catalog.pg_stat_wal_receiver LIMIT 1),
+  (SELECT sender_port FROM pg_catalog.pg_stat_wal_receiver LIMIT 1)";
+
+/// A standby is asked so often how it replays: that changes with a reload, or by hand.
+const STANDBY_EVERY: Duration = Duration::from_secs(1);
 
 const IDENTITY: &str = "SELECT system_identifier,
   pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_block_size')),
@@ -135,6 +145,8 @@ struct Link {
     prove_branch: bool,
     geometry: WalGeometry,
     unflushed: Unflushed,
+    /// When it was last asked how it replays.
+    asked: Moment,
     /// Doubles with each sample in which a replica was behind while nobody waited.
     follow_up: Duration,
     /// For tests: the primary's samples are dated by their answers.
@@ -211,6 +223,7 @@ async fn open(
         prove_branch: true,
         geometry: identity.geometry,
         unflushed: Unflushed::default(),
+        asked: Moment::NEVER,
         follow_up: MIN_GAP,
         dated_by_answer: settings.defect == Defect::SampleInFlight,
         _driver: driver,
@@ -244,7 +257,14 @@ impl Link {
             Ok(sample) => sample,
             Err(broken) => return Some(Err(broken)),
         };
+        let standby = match sample {
+            Sample::Replica(_) => timeout(policy.probe_timeout, self.standby()).await.ok().flatten(),
+            Sample::Primary(_) => None,
+        };
         let shared = shared.upgrade()?;
+        if let Some(standby) = standby {
+            shared.picture().replays(node, standby);
+        }
         let outcome = shared.picture().sampled(node, sample, clock::now());
         self.prove_branch = outcome.prove_branch;
         let pace = match sample {
@@ -321,6 +341,22 @@ impl Link {
             primary.sent = clock::now();
         }
         Ok(sample)
+    }
+
+    /// How it replays, if it is time to ask. A failure shows at the next sample.
+    async fn standby(&mut self) -> Option<Standby> {
+        if self.asked != Moment::NEVER && self.sent.since(self.asked) < STANDBY_EVERY {
+            return None;
+        }
+        self.asked = self.sent;
+        let row = self.client.query_one(STANDBY, &[]).await.ok()?;
+        let delay: i64 = row.try_get(0).ok()?;
+        let (host, port): (Option<String>, Option<i32>) = (row.try_get(1).ok()?, row.try_get(2).ok()?);
+        let port = port.and_then(|port| u16::try_from(port).ok());
+        Some(Standby {
+            apply_delay: Duration::from_millis(u64::try_from(delay).unwrap_or(0)),
+            upstream: host.map(Arc::from).zip(port),
+        })
     }
 
     /// What the control file proves; nothing where it may not be read.

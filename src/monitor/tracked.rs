@@ -2,7 +2,7 @@
 
 use crate::cluster::health::Health;
 use crate::cluster::roles::{Claim, Refusal, Standing};
-use crate::cluster::view::{NodeLive, NodeState, NodeView};
+use crate::cluster::view::{NodeLive, NodeState, NodeView, Standby};
 use crate::freshness::ring::{WalGeometry, Watermark};
 use crate::lsn::{Lsn, TimelineId};
 use crate::moment::Moment;
@@ -25,6 +25,8 @@ pub struct Tracked {
     pub timeline: Option<TimelineId>,
     /// Its replay or insert position.
     pub position: Option<Lsn>,
+    /// How it replays.
+    pub standby: Standby,
     /// Is replay paused?
     pub paused: bool,
     /// The newest sample since its connection was made.
@@ -47,6 +49,7 @@ impl Tracked {
             attempted: false,
             timeline: None,
             position: None,
+            standby: Standby::default(),
             paused: false,
             sent: None,
             watermark: Watermark::default(),
@@ -89,11 +92,15 @@ impl Tracked {
         let changed = node.state != self.health.state()
             || node.role != role
             || node.timeline != self.timeline
+            || node.standby != self.standby
             || node.replay_paused != self.paused
             || node.serves_reads != serves_reads;
         node.state = self.health.state();
         node.role = role;
         node.timeline = self.timeline;
+        if node.standby != self.standby {
+            node.standby = self.standby.clone();
+        }
         node.replay_paused = self.paused;
         node.serves_reads = serves_reads;
         node.position = self.position;

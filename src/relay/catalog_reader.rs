@@ -3,7 +3,7 @@
 use crate::relay::catalogs::DatabaseCatalog;
 use crate::relay::context::Context;
 use crate::relay::sql_client;
-use crate::sql::catalog::{CatalogRows, QUERIES};
+use crate::sql::catalog::{CatalogRows, QUERIES, Reader, Readers};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,10 +60,10 @@ async fn keep_read(context: Arc<Context>, database: Arc<DatabaseCatalog>) {
     }
 }
 
-type Reader = Option<(crate::node::NodeId, tokio_postgres::Client)>;
+type Connected = Option<(crate::node::NodeId, tokio_postgres::Client)>;
 
 /// Until somebody wants it read again. Who wants to be alone with the database is given way.
-async fn rest(database: &DatabaseCatalog, client: &mut Reader) {
+async fn rest(database: &DatabaseCatalog, client: &mut Connected) {
     loop {
         tokio::select! {
             () = database.stale.notified() => return,
@@ -76,7 +76,7 @@ async fn rest(database: &DatabaseCatalog, client: &mut Reader) {
 async fn read(
     context: &Context,
     database: &DatabaseCatalog,
-    client: &mut Reader,
+    client: &mut Connected,
 ) -> Result<CatalogRows, String> {
     let view = context.monitor.view_handle().load_full();
     let primary = view.primary.and_then(|id| view.node(id)).ok_or("there is no primary")?;
@@ -88,10 +88,14 @@ async fn read(
         *client = Some((primary.id, made));
     }
     let (_, client) = client.as_ref().ok_or("no connection")?;
-    rows(client).await.map_err(|error| sql_client::describe(&error))
+    let named = context.overrides.load().subjects().relations().to_vec();
+    rows(client, named).await.map_err(|error| sql_client::describe(&error))
 }
 
-async fn rows(client: &tokio_postgres::Client) -> Result<CatalogRows, tokio_postgres::Error> {
+async fn rows(
+    client: &tokio_postgres::Client,
+    named: Vec<String>,
+) -> Result<CatalogRows, tokio_postgres::Error> {
     let names = async |sql: &str| -> Result<Vec<String>, tokio_postgres::Error> {
         client.query(sql, &[]).await?.iter().map(|row| row.try_get(0)).collect()
     };
@@ -104,5 +108,22 @@ async fn rows(client: &tokio_postgres::Client) -> Result<CatalogRows, tokio_post
         writing_types: names(QUERIES.writing_types).await?,
         writing_operators: names(QUERIES.writing_operators).await?,
         async_commit_possible: sets,
+        readers: readers(client, named).await?,
     })
+}
+
+/// Who reads the relations that rules name; most configurations name none.
+async fn readers(
+    client: &tokio_postgres::Client,
+    asked: Vec<String>,
+) -> Result<Readers, tokio_postgres::Error> {
+    if asked.is_empty() {
+        return Ok(Readers::default());
+    }
+    let row = |row: &tokio_postgres::Row| -> Result<Reader, tokio_postgres::Error> {
+        let (name, of, schema) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        Ok(Reader { name, of, schema, certain: row.try_get(3)? })
+    };
+    let found: Result<_, _> = client.query(QUERIES.readers, &[&asked]).await?.iter().map(row).collect();
+    Ok(Readers { found: found?, asked })
 }

@@ -14,6 +14,7 @@ use crate::relay::catalogs::DatabaseCatalog;
 use crate::relay::context::Context;
 use crate::relay::find::LagRead;
 use crate::relay::recycle;
+use crate::relay::rule::{MetBySession, Ruled};
 use crate::relay::survey::Survey;
 use crate::session::block::Block;
 use crate::session::group::{Classes, Scan};
@@ -97,6 +98,10 @@ pub struct Client {
     pub hints: Hints,
     /// When the group at hand arrived, where its level asks for it.
     pub arrived: Moment,
+    /// What a rule asks of it.
+    pub ruled: Ruled,
+    /// The rules that the session may meet.
+    pub met_by_session: Option<Box<MetBySession>>,
     /// What its server is being asked, behind its answers.
     pub survey: Option<Box<Survey>>,
     /// Does the group at hand begin (again) a transaction that a replica can serve?
@@ -193,7 +198,8 @@ impl Lookup<'_> {
             return class;
         };
         let Some(body) = self.of_name(&name) else { return class };
-        let arguments = match at.is_empty() {
+        let bare = at.is_empty();
+        let arguments = match bare {
             true => body,
             false => self.context.class_of(self.database, self.dialect, &[b"SELECT ", &text[at]].concat()),
         };
@@ -203,6 +209,10 @@ impl Lookup<'_> {
             marks: body.marks.with(arguments.marks).with(Marks::NAMED),
             route: if class.route == Route::Auto { body.route } else { class.route },
             fingerprint: body.fingerprint,
+            rules: match bare {
+                true => body.rules,
+                false => self.context.rules_of(body.rules, arguments.rules),
+            },
         }
     }
 }
@@ -236,6 +246,8 @@ impl Client {
             replay: None,
             hints: Hints::default(),
             arrived: Moment::NEVER,
+            ruled: Ruled::default(),
+            met_by_session: None,
             survey: None,
             begins_read_only: false,
             block: None,

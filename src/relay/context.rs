@@ -10,6 +10,7 @@ use crate::net::worker::Crew;
 use crate::pool::tenant::Tenant;
 use crate::relay::cancel::{CANCELS_MAX, ClientSlot, Clients};
 use crate::relay::catalogs::{Catalogs, DatabaseCatalog};
+use crate::relay::rule::Ruling;
 use crate::session::settings::{Interner, Settings};
 use crate::sql::cache::{Classifier, LocalCache, Scope};
 use crate::sql::catalog::Overrides;
@@ -69,6 +70,8 @@ pub struct Context {
     pub classifier: Classifier,
     /// What the configuration says about functions.
     pub overrides: ArcSwap<Overrides>,
+    /// The configuration's rules.
+    pub ruling: ArcSwap<Ruling>,
     /// Derived SCRAM keys.
     pub keys: DerivedKeys,
     /// Secrets that servers were asked for.
@@ -130,11 +133,13 @@ impl Context {
     /// Without any client yet.
     pub fn new(parts: Parts) -> Context {
         let overrides = overrides_of(&parts.config, 1);
+        let ruling = Ruling { epoch: 1, rules: parts.config.routing.rules.rules.clone() };
         Context {
             config: ArcSwap::new(parts.config),
             monitor: parts.monitor,
             classifier: parts.classifier,
             overrides: ArcSwap::from_pointee(overrides),
+            ruling: ArcSwap::from_pointee(ruling),
             keys: parts.keys,
             secrets: SecretCache::new(SecretCacheLimits::default()),
             server_tls: ArcSwap::from_pointee(parts.server_tls),
@@ -238,13 +243,23 @@ impl Context {
         self.clients.admit(slot, limit)
     }
 
-    /// New overrides after a reload: classes made under the old ones are no longer found.
+    /// New overrides and rules after a reload: classes made under the old ones are no longer found.
     pub fn reload_overrides(&self) {
         let epoch = self.overrides.load().epoch() + 1;
-        self.overrides.store(Arc::new(overrides_of(&self.config.load(), epoch)));
+        let config = self.config.load_full();
+        self.overrides.store(Arc::new(overrides_of(&config, epoch)));
+        self.ruling.store(Arc::new(Ruling { epoch, rules: config.routing.rules.rules.clone() }));
+        // Rules may name relations that no catalog was asked about.
+        self.catalogs.all().iter().for_each(|catalog| catalog.stale.notify_one());
+    }
+
+    /// The rules that two statements match together.
+    pub fn rules_of(&self, one: u64, other: u64) -> u64 {
+        self.overrides.load().subjects().together(one | other, one & other)
     }
 }
 
 fn overrides_of(config: &Config, epoch: u64) -> Overrides {
     Overrides::new(&config.routing.read_only_functions, &config.routing.writing_functions, epoch)
+        .with_subjects(config.routing.rules.subjects.clone())
 }

@@ -11,8 +11,9 @@ use crate::routing::request::{Consistency, Target};
 use crate::session::group::Group;
 use crate::session::machine::too_many_names;
 use crate::session::prepared::{SERVER_NAME_PREFIX, Scope};
-use crate::sql::class::{Class, Marks, Route};
+use crate::sql::class::{Access, Class, Marks, Route};
 use crate::sql::effects::{self, Effect, PgweirName, PinReason, effects_of};
+use crate::sql::lexer::{Keys, shape_of};
 use crate::sql::lexer::statements::{Literals, Statements};
 use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::{Body, FrameError, header};
@@ -279,13 +280,17 @@ impl Client {
         group.route = effects::hints_of(text).route.unwrap_or(group.route);
         self.begins_read_only = self.would_begin_read_only(&class, statement);
         self.arrived = clock::now();
+        let rule;
+        (self.ruled, rule) = self.rule_of_statement(&class, text);
         let (target, reason) = self.decide_now(&group);
         let view = self.context.monitor.view_handle().load_full();
         let mut lines = vec![
             format!("Route: {} (reason: {})", target_name(&target, &view), reason.as_str()),
             format!("  Access: {} ({})", class.access.as_str(), class.why.as_str()),
-            format!("  Fingerprint: {}", class.fingerprint),
+            format!("  Fingerprint: {}", shape_of(statement, &Keys::fixed()).fingerprint),
         ];
+        let reads = class.access == Access::Read || self.begins_read_only;
+        lines.extend(rule.filter(|_| reads).map(|rule| format!("  Rule: {rule}")));
         if class.marks.contains(Marks::MULTI_STATEMENT) {
             lines.push("  Several statements: the strictest decides".to_owned());
         }

@@ -56,6 +56,7 @@ impl Client {
 
     async fn place_within(&mut self, active: &mut Active, group: &Group, attempts: u8) -> Result<bool, End> {
         self.hints = self.hints_of(active, group);
+        self.ruled = self.rule_of(active, group);
         if self.level() == Consistency::Global {
             self.arrived = active.requests.arrived();
         }
@@ -307,13 +308,15 @@ impl Client {
             pipelined_on: None,
             waiting_until: None,
             excluded: replay.excluded,
+            rule: self.ruled.asked,
         }
     }
 
-    /// The level of the group at hand: by its comment, else the session, its user, its database, or
-    /// the whole of `routing`.
+    /// The level of the group at hand: the stricter of what its client (in a comment, else for the
+    /// session) and a rule ask for; else that of its user, its database, or the whole of `routing`.
     pub fn level(&self) -> Consistency {
-        let own = self.hints.consistency.or(self.session.state.consistency).or_else(|| self.tenant.level());
+        let wish = self.hints.consistency.or(self.session.state.consistency);
+        let own = wish.max(self.ruled.consistency).or_else(|| self.tenant.level());
         own.unwrap_or_else(|| self.context.config.load().routing.policy.consistency)
     }
 

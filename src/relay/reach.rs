@@ -130,7 +130,7 @@ pub fn lost_while_aligned() -> Fault {
 /// Why a read cannot be served with `on_lag: error`.
 pub fn too_stale() -> Fault {
     Fault::proxy(SqlState::CANNOT_CONNECT_NOW, "no replica is fresh enough for this read")
-        .detail("routing.on_lag is \"error\".")
+        .detail("routing.on_lag, or the fallback of the rule that matched, is \"error\".")
         .hint("Retry later, lower the consistency level, or set routing.on_lag to \"primary\".")
         .retriable()
 }

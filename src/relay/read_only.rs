@@ -17,7 +17,7 @@ use crate::session::bound::bound;
 use crate::session::exchange::{Errand, GroupRecord};
 use crate::session::group::Group;
 use crate::session::reply_queue::{Act, Kind, Undo};
-use crate::sql::class::{Class, Marks, Route};
+use crate::sql::class::{Class, Marks};
 use crate::sql::effects::{Effect, effects_of};
 use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::header;
@@ -73,6 +73,7 @@ impl Client {
         let ends = |record: &GroupRecord| record.marks.contains(Marks::TRANSACTION_CONTROL);
         self.is_block_on_replica()
             && !group.marks.intersects(unclear.with(Marks::READ_ONLY).with(Marks::MULTI_STATEMENT))
+            && !self.asks_for_primary(group)
             && !active.exchange.groups.iter().any(ends)
     }
 
@@ -107,7 +108,7 @@ impl Client {
     }
 
     fn next_on_replica(&self, active: &Active, group: &Group, block: &Block) -> Step {
-        let asks = group.route == Route::Primary && block.may_begin_again();
+        let asks = self.asks_for_primary(group) && block.may_begin_again();
         let (fit, effects) = self.fit(active, group, block);
         // What ends the transaction leaves nothing behind that could differ.
         let ends = matches!(
@@ -183,7 +184,7 @@ impl Client {
         let again = self.block.as_ref().filter(|block| block.may_begin_again());
         if let Some(block) = again {
             let (fit, _) = self.fit(active, group, block);
-            self.begins_read_only = fit == Fit::Yes && group.route != Route::Primary;
+            self.begins_read_only = fit == Fit::Yes && !self.asks_for_primary(group);
             return self.begin_again(active, group).await;
         }
         let ends = group.marks.contains(Marks::TRANSACTION_CONTROL);

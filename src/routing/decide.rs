@@ -10,6 +10,7 @@ use crate::routing::reason::Reason;
 use crate::routing::request::{
     Consistency, Decision, Held, OnLag, PinAfterWrite, Request, RoutingPolicy, Target,
 };
+use crate::routing::rules::{Asked, Fallback, UNBOUNDED};
 use crate::sql::class::{Access, Route, Why};
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ fn primary_only(request: &Request, policy: &RoutingPolicy, now: Moment) -> Optio
     };
     held.or_else(|| not_a_read(request)).or_else(|| {
         let rows = [
+            (request.rule.route == Route::Primary, Reason::RulePrimary),
             (request.route == Route::Primary, Reason::RoutePrimary),
             (!request.complete, Reason::OpenGroup),
             (request.learnt, Reason::Learnt),
@@ -68,7 +70,7 @@ fn not_a_read(request: &Request) -> Option<Reason> {
 fn pinned_after_write(request: &Request, policy: &RoutingPolicy, now: Moment) -> bool {
     let Some(written) = request.last_write else { return false };
     match policy.pin_after_write {
-        _ if request.route == Route::Replica => false,
+        _ if request.route == Route::Replica || request.rule.wants_replica() => false,
         PinAfterWrite::UntilCaughtUp => false,
         PinAfterWrite::For(stay) => now < written.plus(stay),
         PinAfterWrite::UntilDisconnect => true,
@@ -87,7 +89,11 @@ struct Survey {
 }
 
 fn read(request: &Request, view: &ClusterView, policy: &RoutingPolicy, now: Moment, draw: u64) -> Decision {
-    let survey = survey(request, view, policy, now);
+    let mut survey = survey(request, view, policy, now);
+    if survey.eligible.is_empty() && request.rule.may_go_beyond_tag() {
+        let untagged = Request { rule: Asked { tagged: None, ..request.rule }, ..*request };
+        survey = self::survey(&untagged, view, policy, now);
+    }
     if survey.eligible.is_empty() {
         return no_replica(request, policy, &survey, now);
     }
@@ -96,6 +102,7 @@ fn read(request: &Request, view: &ClusterView, policy: &RoutingPolicy, now: Mome
         (Some(_), _, _) => Reason::Pipelined,
         (None, Some(_), _) => Reason::Waited,
         (None, None, Route::Replica) => Reason::RouteReplica,
+        (None, None, _) if request.rule.wants_replica() => Reason::RuleReplica,
         (None, None, _) if request.begins_read_only => Reason::ReadOnlyTransaction,
         (None, None, Route::Auto | Route::Primary) => Reason::Balanced,
     };
@@ -115,7 +122,7 @@ fn survey(request: &Request, view: &ClusterView, policy: &RoutingPolicy, now: Mo
     let oldest = now.minus(policy.sample_max_age);
     for node in view.replicas() {
         let id_bit = bit(node.id);
-        if id_bit == 0 || request.excluded & id_bit != 0 {
+        if id_bit == 0 || request.excluded & id_bit != 0 || !request.rule.admits(node) {
             continue;
         }
         survey.any_up = true;
@@ -123,7 +130,7 @@ fn survey(request: &Request, view: &ClusterView, policy: &RoutingPolicy, now: Mo
             survey.eligible.insert(node.id);
             continue;
         }
-        if !near_enough(node, policy) {
+        if !near_enough(node, policy) && !request.rule.outbids(policy.max_staleness) {
             continue;
         }
         let fresh = node.live.freshness();
@@ -162,9 +169,10 @@ fn need_of(
     node: NodeId,
     fresh: &FreshnessReading,
 ) -> Need {
-    let bound = request.max_staleness.unwrap_or(policy.max_staleness).min(policy.max_staleness);
+    let limit = request.rule.max_staleness.unwrap_or(policy.max_staleness);
+    let bound = request.max_staleness.unwrap_or(limit).min(limit);
     // Never `NEVER`, also in the first seconds of the process: unknown is stale.
-    let horizon = now.minus(bound).max(Moment(1));
+    let horizon = if bound == UNBOUNDED { Moment::NEVER } else { now.minus(bound).max(Moment(1)) };
     let floor = match request.consistency {
         Consistency::Eventual => Need::default(),
         Consistency::Session | Consistency::Strict => Need::of_floor(&request.floor, node, fresh.incarnation),
@@ -183,16 +191,27 @@ fn no_replica(request: &Request, policy: &RoutingPolicy, survey: &Survey, now: M
         (false, _) => Reason::Replayed,
     };
     let target = match (survey.any_up, request.waiting_until) {
-        (false, _) => Target::Primary,
+        (false, _) => Target::otherwise(request.rule.fallback),
         (true, Some(until)) if now < until => Target::Wait { until },
         (true, None) if policy.on_lag == OnLag::Wait => {
             Target::Wait { until: now.plus(policy.lag_wait_limit) }
         }
         (true, None) if survey.likely => Target::Wait { until: now.plus(wait_of(request, policy)) },
+        (true, _) if request.rule.fallback == Fallback::Primary => Target::Primary,
         (true, _) if policy.on_lag == OnLag::Error => Target::Refuse,
-        (true, _) => Target::Primary,
+        (true, _) => Target::otherwise(request.rule.fallback),
     };
     Decision { target, reason }
+}
+
+impl Target {
+    /// Where a read goes that no replica serves, unless `on_lag` has something to say.
+    fn otherwise(fallback: Fallback) -> Target {
+        match fallback {
+            Fallback::Error => Target::Refuse,
+            Fallback::Replica | Fallback::Primary => Target::Primary,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ pub enum Reason {
     RouteReplica,
     /// Follows earlier reads of the same pipeline.
     Pipelined,
+    /// A rule of the configuration asked for a replica, or for a tag.
+    RuleReplica,
     /// Begins a read-only transaction, or belongs to one that a replica serves.
     ReadOnlyTransaction,
     // ── to the primary
@@ -30,6 +32,8 @@ pub enum Reason {
     SessionState,
     /// The client asked for the primary.
     RoutePrimary,
+    /// A rule of the configuration asked for the primary.
+    RulePrimary,
     /// Time-based pinning after a write.
     AfterWrite,
     /// No replica has yet replayed what this session wrote or saw.
@@ -50,11 +54,12 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Reason; 20] = [
+    pub const ALL: [Reason; 22] = [
         Reason::Balanced,
         Reason::Waited,
         Reason::RouteReplica,
         Reason::Pipelined,
+        Reason::RuleReplica,
         Reason::ReadOnlyTransaction,
         Reason::Pinned,
         Reason::InTransaction,
@@ -63,6 +68,7 @@ impl Reason {
         Reason::TransactionControl,
         Reason::SessionState,
         Reason::RoutePrimary,
+        Reason::RulePrimary,
         Reason::AfterWrite,
         Reason::NotFreshEnough,
         Reason::NoReplica,
@@ -80,6 +86,7 @@ impl Reason {
             Reason::Waited => "waited",
             Reason::RouteReplica => "route_replica",
             Reason::Pipelined => "pipelined",
+            Reason::RuleReplica => "rule_replica",
             Reason::ReadOnlyTransaction => "read_only_transaction",
             Reason::Pinned => "pinned",
             Reason::InTransaction => "in_transaction",
@@ -88,6 +95,7 @@ impl Reason {
             Reason::TransactionControl => "transaction_control",
             Reason::SessionState => "session_state",
             Reason::RoutePrimary => "route_primary",
+            Reason::RulePrimary => "rule_primary",
             Reason::AfterWrite => "after_write",
             Reason::NotFreshEnough => "not_fresh_enough",
             Reason::NoReplica => "no_replica",

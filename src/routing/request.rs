@@ -5,6 +5,7 @@ use crate::freshness::gate::{Floor, Need};
 use crate::moment::Moment;
 use crate::node::NodeId;
 use crate::routing::reason::Reason;
+use crate::routing::rules::Asked;
 use crate::sql::class::{Access, Route, Why};
 use std::time::Duration;
 
@@ -192,6 +193,8 @@ pub struct Request {
     pub waiting_until: Option<Moment>,
     /// Replicas that already failed this request, as a bit set of node ids.
     pub excluded: u64,
+    /// What a rule of the configuration asks for.
+    pub rule: Asked,
 }
 
 /// Where a request is to go.

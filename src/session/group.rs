@@ -21,6 +21,15 @@ pub enum Scan {
     Terminate,
 }
 
+/// The rules that several statements match, as bit sets (`Class::rules`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Matched {
+    /// One of the statements, at least.
+    pub any: u64,
+    /// Every one.
+    pub all: u64,
+}
+
 /// One request group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Group {
@@ -36,6 +45,8 @@ pub struct Group {
     pub route: Route,
     /// The shape of its first statement.
     pub fingerprint: Option<Fingerprint>,
+    /// The rules that its statements match.
+    pub rules: Matched,
     /// Does it end with ReadyForQuery?
     pub complete: bool,
     /// Is there anything in it that only a server can answer?
@@ -62,6 +73,7 @@ impl Group {
         marks: Marks(0),
         route: Route::Auto,
         fingerprint: None,
+        rules: Matched { any: 0, all: u64::MAX },
         complete: false,
         needs_server: false,
         executes: false,
@@ -93,6 +105,8 @@ impl Group {
             (Route::Replica, _) => Route::Replica,
         };
         self.fingerprint = self.fingerprint.or(Some(class.fingerprint));
+        self.rules.any |= class.rules;
+        self.rules.all &= class.rules;
         match class.marks.contains(Marks::PGWEIR) {
             true => self.own += 1,
             false => self.foreign += 1,

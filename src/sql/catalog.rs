@@ -7,6 +7,8 @@ pub mod queries;
 
 pub use queries::QUERIES;
 
+use crate::sql::subjects::Subjects;
+
 /// Has the database been read yet?
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CatalogState {
@@ -35,6 +37,30 @@ pub struct CatalogRows {
     pub writing_operators: Vec<String>,
     /// Does any role, database or function set `synchronous_commit`?
     pub async_commit_possible: bool,
+    /// What reads the relations that rules name.
+    pub readers: Readers,
+}
+
+/// What reads the relations that rules name: views, functions, parents, policies.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Readers {
+    /// The relations that were asked about, sorted.
+    pub asked: Vec<String>,
+    /// What was found.
+    pub found: Vec<Reader>,
+}
+
+/// A relation or function that reads another relation.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Reader {
+    /// Its name.
+    pub name: String,
+    /// One of those asked about.
+    pub of: String,
+    /// The schema of that one.
+    pub schema: String,
+    /// Is it a view that certainly does? (Of functions only the text is known.)
+    pub certain: bool,
 }
 
 /// A set of names: small, sorted, searched by halves.
@@ -66,6 +92,7 @@ pub struct Catalog {
     types: Names,
     operators: Names,
     async_commit_possible: bool,
+    readers: Readers,
 }
 
 impl Catalog {
@@ -81,6 +108,11 @@ impl Catalog {
             types: Names::new(rows.writing_types),
             operators: Names::new(rows.writing_operators),
             async_commit_possible: rows.async_commit_possible,
+            readers: {
+                let mut readers = rows.readers;
+                readers.found.sort_unstable();
+                readers
+            },
         }
     }
 
@@ -108,6 +140,19 @@ impl Catalog {
     /// Can a commit in this database be asynchronous without the client having asked for it?
     pub fn async_commit_possible(&self) -> bool {
         self.async_commit_possible
+    }
+
+    /// Was it asked who reads exactly these (sorted) relations?
+    pub fn knows_readers_of(&self, relations: &[String]) -> bool {
+        self.readers.asked == relations
+    }
+
+    /// Which of the relations asked about something of this name reads.
+    pub fn read_by(&self, name: &str) -> &[Reader] {
+        let found = &self.readers.found;
+        let from = found.partition_point(|reader| *reader.name < *name);
+        let to = from + found[from..].partition_point(|reader| *reader.name == *name);
+        &found[from..to]
     }
 
     /// May a function of this name write?
@@ -146,11 +191,13 @@ impl Catalog {
     }
 }
 
-/// What the configuration says about functions (`routing.functions`); stronger than the catalog.
+/// What the configuration says about statements: functions (`routing.functions`, stronger than the
+/// catalog), and what rules ask of them.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
     read_only: Names,
     writing: Names,
+    subjects: Subjects,
     epoch: u64,
 }
 
@@ -159,7 +206,17 @@ impl Overrides {
     /// reload; it is part of the cache's key.
     pub fn new(read_only: &[String], writing: &[String], epoch: u64) -> Overrides {
         let names = |list: &[String]| Names::new(list.iter().map(|name| normalise(name)).collect());
-        Overrides { read_only: names(read_only), writing: names(writing), epoch }
+        Overrides { read_only: names(read_only), writing: names(writing), subjects: Subjects::default(), epoch }
+    }
+
+    /// With what rules ask about statements.
+    pub fn with_subjects(self, subjects: Subjects) -> Overrides {
+        Overrides { subjects, ..self }
+    }
+
+    /// What rules ask about statements.
+    pub fn subjects(&self) -> &Subjects {
+        &self.subjects
     }
 
     /// Which configuration it is from.
@@ -197,7 +254,7 @@ fn listed(names: &Names, schema: Option<&str>, name: &str) -> bool {
     }
 }
 
-fn normalise(name: &str) -> String {
+pub(crate) fn normalise(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     let mut quoted = false;
     for letter in name.trim().trim_end_matches("()").chars() {

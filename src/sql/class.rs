@@ -183,4 +183,6 @@ pub struct Class {
     pub route: Route,
     /// Its shape.
     pub fingerprint: Fingerprint,
+    /// The rules whose statement part it matches, as a bit set: see `subjects`.
+    pub rules: u64,
 }

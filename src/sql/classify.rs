@@ -12,12 +12,14 @@
 mod keyword;
 mod names;
 mod read;
+mod relations;
 mod render;
 mod standby;
 mod visit;
 
 pub(crate) use keyword::{creates_temporary, updates_settings};
 pub(crate) use names::name_of;
+pub(crate) use relations::{Named, reads_of};
 
 use crate::sql::catalog::{Catalog, Overrides};
 use crate::sql::class::{Access, Class, Marks, Route, Why};
@@ -109,6 +111,10 @@ pub fn classify_shape(
         let marks = marks.with(Marks::NOT_ON_STANDBY).with(Marks::LOCKS).with(Marks::WORKS);
         Verdict::unknown(Why::UnsafeEncoding).marked(marks)
     };
+    let rules = match verdict.access {
+        Access::Read => overrides.subjects().matches(text, catalog),
+        Access::Write | Access::Unknown => overrides.subjects().open(),
+    };
     let hinted = if hints.only_route() { Marks(0) } else { Marks::HINTED };
     Class {
         access: verdict.access,
@@ -116,6 +122,7 @@ pub fn classify_shape(
         marks: verdict.marks.with(hinted),
         route: hints.route.unwrap_or(Route::Auto),
         fingerprint: shape.fingerprint,
+        rules,
     }
 }
 

@@ -280,7 +280,7 @@ fn line_end(text: &[u8], from: usize) -> usize {
 }
 
 /// Block comments nest.
-fn block_comment_end(text: &[u8], start: usize) -> Option<usize> {
+pub(crate) fn block_comment_end(text: &[u8], start: usize) -> Option<usize> {
     let mut depth = 1usize;
     let mut at = start + 2;
     loop {

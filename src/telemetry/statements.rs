@@ -92,8 +92,10 @@ pub fn is_read(reason: Reason) -> bool {
         | Reason::Waited
         | Reason::RouteReplica
         | Reason::Pipelined
+        | Reason::RuleReplica
         | Reason::ReadOnlyTransaction
         | Reason::RoutePrimary
+        | Reason::RulePrimary
         | Reason::AfterWrite
         | Reason::NotFreshEnough
         | Reason::NoReplica

@@ -104,10 +104,23 @@ impl Stage {
         weir
     }
 
+    /// As [`Stage::weir_with`], from a file that can be reloaded.
+    pub fn weir_from(&self, tuning: &Tuning, file: &Path) -> Weir<'_> {
+        std::fs::write(file, tuning.yaml(self.cluster.nodes())).unwrap();
+        let weir = self.start(tuning, Some(file.to_owned()));
+        weir.wait_whole(self.cluster.nodes().len());
+        weir.wait_catalog();
+        weir
+    }
+
     /// As [`Stage::weir_with`], without waiting for anything.
     pub fn weir_at_once(&self, tuning: &Tuning) -> Weir<'_> {
+        self.start(tuning, None)
+    }
+
+    fn start(&self, tuning: &Tuning, file: Option<std::path::PathBuf>) -> Weir<'_> {
         let settings = tuning.settings(self.cluster.nodes());
-        let proxy = self.run(Proxy::start(settings, None, None)).unwrap();
+        let proxy = self.run(Proxy::start(settings, file, None)).unwrap();
         let address = proxy.addresses()[0].parse().unwrap();
         let http = proxy.http().unwrap();
         Weir { stage: self, proxy: Some(proxy), address, http }
@@ -125,6 +138,8 @@ pub struct Tuning {
     pub limits: Vec<String>,
     /// Top-level YAML of its own.
     pub more: String,
+    /// Tags of nodes, by their names.
+    pub tags: Vec<(&'static str, &'static str)>,
     /// The monitor's interval.
     pub interval: &'static str,
     /// What is missing.
@@ -140,6 +155,7 @@ impl Default for Tuning {
             pool: Vec::new(),
             limits: Vec::new(),
             more: String::new(),
+            tags: Vec::new(),
             interval: "20ms",
             defect: Defect::None,
             detour: None,
@@ -168,8 +184,10 @@ impl Tuning {
         };
         let node = |node: &DevNode| {
             let detour = self.detour.filter(|_| node.port() == nodes[0].port());
-            let port = detour.unwrap_or(node.port());
-            format!("    - {{ name: {}, host: 127.0.0.1, port: {port} }}\n", node.name())
+            let (name, port) = (node.name(), detour.unwrap_or(node.port()));
+            let tags = self.tags.iter().filter(|(tagged, _)| *tagged == name).map(|(_, tag)| *tag);
+            let tags = tags.collect::<Vec<_>>().join(", ");
+            format!("    - {{ name: {name}, host: 127.0.0.1, port: {port}, tags: [{tags}] }}\n")
         };
         // Somebody without a password cannot prove anything by SCRAM.
         let with_password = USERS.iter().filter(|user| !user.password.is_empty());

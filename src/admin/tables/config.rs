@@ -5,12 +5,13 @@ use super::{Columns, Row, cell, yes_no};
 use crate::config::settings::{
     AuthMethod, AuthQuerySettings, AuthSettings, ClientTlsMode, ClientTlsSettings, ClusterSettings,
     DatabaseAccess, DatabaseSettings, LimitsSettings, LogFormat, LogSettings, MonitorSettings, NodeSettings,
-    PoolMode, PoolOverrides, PoolSettings, RoutingSettings, ServerTlsMode, ServerTlsSettings, Settings,
+    PoolMode, PoolOverrides, PoolSettings, RoutingSettings, RuleSettings, ServerTlsMode, ServerTlsSettings, Settings,
     TlsNegotiation, TlsSettings,
 };
 use crate::config::values::{show_duration, show_size};
 use crate::config::{self, Secret};
 use crate::routing::request::{Balance, OnLag, PinAfterWrite, RoutingPolicy};
+use crate::routing::rules::Origin;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,7 +30,7 @@ const SMALLEST: &str =
     "cluster: { nodes: [ { name: a, host: a } ] }\nauth: { users: [ { name: a, password: a } ] }\n";
 
 /// Sections whose entries have names that the file chooses: they have no defaults.
-const NAMED: &[&str] = &["cluster.nodes.", "databases.", "auth.users"];
+const NAMED: &[&str] = &["cluster.nodes.", "databases.", "auth.users", "routing.rules."];
 
 type Pairs = Vec<(String, Option<String>)>;
 
@@ -151,7 +152,8 @@ fn of_overrides(section: &str, overrides: &PoolOverrides, pairs: &mut Pairs) {
 }
 
 fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
-    let RoutingSettings { policy, kick_flush, read_only_functions, writing_functions } = routing;
+    let RoutingSettings { policy, kick_flush, read_only_functions, writing_functions, rules } = routing;
+    let RuleSettings { rules, subjects: _, always_fresh, may_be_stale } = rules;
     let RoutingPolicy {
         consistency,
         max_staleness,
@@ -183,8 +185,17 @@ fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
         ("balance", cell(balance_word(*balance))),
         ("functions.read_only", cell(list(read_only_functions.iter().cloned()))),
         ("functions.writing", cell(list(writing_functions.iter().cloned()))),
+        ("always_fresh", cell(list(always_fresh.iter().cloned()))),
+        ("may_be_stale", cell(list(may_be_stale.iter().cloned()))),
     ];
     push(pairs, "routing", entries);
+    pairs.extend(rules.list().iter().filter_map(|rule| match rule.origin {
+        Origin::Rule(number, _) => {
+            let said = format!("{} -> {}", rule.matches, rule.effect);
+            Some((format!("routing.rules.{number}"), Some(said)))
+        }
+        Origin::AlwaysFresh | Origin::MayBeStale => None,
+    }));
 }
 
 fn of_auth(auth: &AuthSettings, pairs: &mut Pairs) {

@@ -22,6 +22,7 @@ fn node(id: u16, weight: u32, in_flight: u32) -> NodeView {
         timeline: None,
         position: None,
         lag_bytes: None,
+        standby: crate::cluster::view::Standby::default(),
         replay_paused: false,
         serves_reads: true,
         last_error: None,

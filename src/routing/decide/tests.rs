@@ -30,6 +30,7 @@ fn node(id: u16, role: Role) -> NodeView {
         timeline: None,
         position: None,
         lag_bytes: Some(0),
+        standby: crate::cluster::view::Standby::default(),
         replay_paused: false,
         serves_reads: true,
         last_error: None,
@@ -62,6 +63,7 @@ fn read() -> Request {
         pipelined_on: None,
         waiting_until: None,
         excluded: 0,
+        rule: Asked::default(),
     }
 }
 
@@ -249,6 +251,7 @@ fn any_view(dice: &mut Dice) -> ClusterView {
         node.role = dice.one(&[Some(Role::Replica), Some(Role::Replica), Some(Role::Primary), None]);
         node.serves_reads = dice.roll(8) > 0;
         node.replay_paused = dice.roll(8) == 0;
+        node.standby.apply_delay = Duration::from_secs(dice.roll(8).saturating_sub(6));
         node.lag_bytes = dice.one(&[None, Some(0), Some(1 << 20), Some(1 << 40)]);
         node.weight = dice.roll(4) as u32;
         node.live.publish(ago(dice.roll(400)), ago(dice.roll(400)), ago(dice.roll(250)));
@@ -256,6 +259,19 @@ fn any_view(dice: &mut Dice) -> ClusterView {
     }
     view.primary = view.nodes.iter().find(|node| node.role == Some(Role::Primary)).map(|node| node.id);
     view
+}
+
+fn any_rule(dice: &mut Dice) -> Asked {
+    if dice.coin() {
+        return Asked::default();
+    }
+    let bound = Duration::from_millis(dice.roll(900));
+    Asked {
+        route: dice.one(&[Route::Auto, Route::Auto, Route::Replica, Route::Primary]),
+        tagged: dice.coin().then(|| dice.roll(256)),
+        max_staleness: dice.coin().then(|| dice.one(&[bound, UNBOUNDED])),
+        fallback: dice.one(&[Fallback::Replica, Fallback::Primary, Fallback::Error]),
+    }
 }
 
 fn any_request(dice: &mut Dice) -> Request {
@@ -285,6 +301,7 @@ fn any_request(dice: &mut Dice) -> Request {
         pipelined_on: dice.coin().then(|| NodeId(dice.roll(8) as u16)),
         waiting_until: dice.coin().then(|| ago(3).plus(Duration::from_millis(dice.roll(6)))),
         excluded: dice.roll(4) * dice.roll(64),
+        rule: any_rule(dice),
     }
 }
 
@@ -301,7 +318,13 @@ fn check(request: &Request, view: &ClusterView, policy: &RoutingPolicy, decision
             let node = view.node(node).unwrap();
             let fresh = node.live.freshness();
             assert!(need.is_met_by(&fresh));
-            assert!(need.insert >= NOW.minus(policy.max_staleness).max(Moment(1)));
+            let limit = request.rule.max_staleness.unwrap_or(policy.max_staleness);
+            let bound = request.max_staleness.unwrap_or(limit).min(limit);
+            assert!(bound == UNBOUNDED || need.insert >= NOW.minus(bound).max(Moment(1)));
+            assert_ne!(request.rule.route, Route::Primary);
+            let tagged = request.rule.tagged.is_some_and(|tagged| tagged & bit(node.id) != 0);
+            assert!(tagged || node.standby.apply_delay.is_zero(), "a delayed standby serves nobody unasked");
+            assert!(tagged || request.rule.tagged.is_none() || request.rule.fallback == Fallback::Replica);
             if request.consistency == Consistency::Global {
                 assert!(need.insert >= request.arrived);
             }
@@ -318,7 +341,10 @@ fn check(request: &Request, view: &ClusterView, policy: &RoutingPolicy, decision
             assert!(until > NOW, "a wait that is over already");
             assert!(request.waiting_until.is_none_or(|end| end == until), "a wait that is prolonged");
         }
-        Target::Refuse => assert!(may_read(request) && policy.on_lag == OnLag::Error),
+        Target::Refuse => {
+            assert!(may_read(request));
+            assert!(policy.on_lag == OnLag::Error || request.rule.fallback == Fallback::Error);
+        }
         Target::Primary => {}
     }
 }

@@ -10,7 +10,7 @@ struct Words;
 
 fn class(access: Access) -> Class {
     let why = if access == Access::Read { Why::PlainRead } else { Why::WritesRows };
-    Class { access, why, marks: Marks(0), route: Route::Auto, fingerprint: Fingerprint(1) }
+    Class { access, why, marks: Marks(0), route: Route::Auto, fingerprint: Fingerprint(1), rules: 0 }
 }
 
 impl Classes for Words {

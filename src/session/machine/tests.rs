@@ -19,6 +19,7 @@ fn class() -> Class {
         marks: Marks(0),
         route: Route::Auto,
         fingerprint: Fingerprint(1),
+        rules: 0,
     }
 }
 

@@ -1,7 +1,8 @@
 //! What the monitor asks the primary of each database. Works on PostgreSQL 14 to 18 for a role
 //! without privileges: system catalogs only.
 //!
-//! Each query answers with one `text` column, except `SYNCHRONOUS_COMMIT` with one `boolean` row.
+//! Each query answers with one `text` column, except `async_commit_possible` with one `boolean` row, and
+//! `readers`, which takes names.
 
 /// The queries, one for each field of `CatalogRows`.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +21,8 @@ pub struct CatalogQueries {
     pub writing_operators: &'static str,
     /// → `CatalogRows::async_commit_possible`.
     pub async_commit_possible: &'static str,
+    /// → `CatalogRows::readers`: of the relations with the names in `$1`, (name, of, schema, certain).
+    pub readers: &'static str,
 }
 
 /// Names in the body of a function, view or policy that make it one for the primary. A text search,
@@ -151,7 +154,52 @@ WHERE o.oprcode::oid IN (SELECT oid FROM writing) ORDER BY 1"
   OR EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) AS c WHERE c LIKE 'synchronous_commit=%')
   OR EXISTS (SELECT FROM pg_catalog.pg_proc p, pg_catalog.unnest(p.proconfig) AS c WHERE c LIKE 'synchronous_commit=%')
   OR EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.oid >= 16384 AND p.prosrc ~* 'synchronous_commit')",
+    readers: READERS,
 };
+
+/// Who reads a relation, at any depth: views and policies (`pg_depend`), parents and children, functions
+/// (`pg_depend` for those with a parsed body; by a text search for the others: too strict where a name
+/// means something else, too lax where it is put together at run time), and what uses those functions.
+const READERS: &str = r"WITH RECURSIVE edge(reader, kind, of, of_kind, certain) AS (
+  SELECT r.ev_class, 'r', d.refobjid, CASE d.refclassid WHEN 'pg_catalog.pg_class'::regclass THEN 'r' ELSE 'f' END,
+    v.relkind = 'v'
+  FROM pg_catalog.pg_rewrite r
+  JOIN pg_catalog.pg_class v ON v.oid = r.ev_class
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
+  WHERE r.ev_type = '1' AND d.refclassid IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_proc'::regclass)
+  UNION
+  SELECT p.polrelid, 'r', d.refobjid, CASE d.refclassid WHEN 'pg_catalog.pg_class'::regclass THEN 'r' ELSE 'f' END, false
+  FROM pg_catalog.pg_policy p
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_policy'::regclass AND d.objid = p.oid
+  WHERE d.refclassid IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_proc'::regclass)
+  UNION
+  SELECT d.objid, 'f', d.refobjid, CASE d.refclassid WHEN 'pg_catalog.pg_class'::regclass THEN 'r' ELSE 'f' END, false
+  FROM pg_catalog.pg_depend d
+  WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid >= 16384
+    AND d.refclassid IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_proc'::regclass)
+  UNION
+  SELECT inhparent, 'r', inhrelid, 'r', false FROM pg_catalog.pg_inherits
+  UNION
+  SELECT inhrelid, 'r', inhparent, 'r', false FROM pg_catalog.pg_inherits
+), reads(kind, oid, name, base, certain) AS (
+  SELECT 'r', c.oid, c.relname, c.oid, true FROM pg_catalog.pg_class c
+  WHERE c.relname = ANY ($1::pg_catalog.text[]) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+  UNION
+  SELECT x.kind, x.oid, x.name, r.base, r.certain AND x.certain FROM reads r, LATERAL (
+    SELECT e.kind, e.reader AS oid, coalesce(k.relname, f.proname) AS name, e.certain FROM edge e
+    LEFT JOIN pg_catalog.pg_class k ON e.kind = 'r' AND k.oid = e.reader
+    LEFT JOIN pg_catalog.pg_proc f ON e.kind = 'f' AND f.oid = e.reader
+    WHERE e.of = r.oid AND e.of_kind = r.kind
+    UNION ALL
+    SELECT 'f', p.oid, p.proname, false FROM pg_catalog.pg_proc p
+    JOIN pg_catalog.pg_language l ON l.oid = p.prolang AND l.lanname NOT IN ('c', 'internal')
+    WHERE p.oid >= 16384 AND CASE WHEN r.name ~ '^\w+$' THEN p.prosrc ~* ('\m' || r.name || '\M')
+      ELSE pg_catalog.strpos(pg_catalog.lower(p.prosrc), pg_catalog.lower(r.name)) > 0 END
+  ) x
+)
+SELECT r.name::pg_catalog.text, b.relname::pg_catalog.text, n.nspname::pg_catalog.text, pg_catalog.bool_or(r.certain)
+FROM reads r JOIN pg_catalog.pg_class b ON b.oid = r.base JOIN pg_catalog.pg_namespace n ON n.oid = b.relnamespace
+WHERE (r.kind <> 'r' OR r.oid <> r.base) AND r.name IS NOT NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3";
 
 #[cfg(test)]
 mod tests {
@@ -168,6 +216,7 @@ mod tests {
             QUERIES.writing_types,
             QUERIES.writing_operators,
             QUERIES.async_commit_possible,
+            QUERIES.readers,
         ];
         for query in queries {
             println!("{query};\n");

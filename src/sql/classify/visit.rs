@@ -20,20 +20,28 @@ const RECURSION_LIMIT: usize = 200;
 
 /// Judges one rendered statement, which may only read.
 pub(super) fn judge(sql: &str, known: Known<'_>) -> Verdict {
+    parsed(sql, |statement| match statement {
+        Ok(statement @ Statement::Query(_)) => look_at(statement, known),
+        Ok(_) | Err(NotOne) => Verdict::unknown(Why::Unparsable),
+    })
+}
+
+/// It is not one statement that sqlparser understands.
+pub(super) struct NotOne;
+
+/// Shows the tree of one rendered statement to `look`, with a stack that is deep enough.
+pub(super) fn parsed<T>(sql: &str, look: impl FnOnce(Result<&Statement, NotOne>) -> T) -> T {
     let red_zone = if sql.len() < SHORT { RED_ZONE } else { STACK };
     stacker::maybe_grow(red_zone, STACK, || {
         let parsed = Parser::new(&PostgreSqlDialect {})
             .with_recursion_limit(RECURSION_LIMIT)
             .try_with_sql(sql)
             .and_then(|mut parser| parser.parse_statements());
-        let Ok(statements) = parsed else {
-            return Verdict::unknown(Why::Unparsable);
-        };
-        match statements.as_slice() {
-            [statement @ Statement::Query(_)] => look_at(statement, known),
-            _ => Verdict::unknown(Why::Unparsable),
+        match parsed.as_deref() {
+            Ok([statement]) => look(Ok(statement)),
+            Ok(_) | Err(_) => look(Err(NotOne)),
         }
-        // `statements` is dropped here, on the grown stack.
+        // The tree is dropped here, on the grown stack.
     })
 }
 
@@ -77,7 +85,7 @@ impl Look<'_> {
 type Part<'n> = std::borrow::Cow<'n, str>;
 
 /// Schema and name; a database in front of them is dropped.
-fn parts(name: &ObjectName) -> Option<(Option<Part<'_>>, Part<'_>)> {
+pub(super) fn parts(name: &ObjectName) -> Option<(Option<Part<'_>>, Part<'_>)> {
     match name.0.as_slice() {
         [name] => Some((None, ident_name(name.as_ident()?))),
         [schema, name] | [_, schema, name] => {

@@ -19,6 +19,7 @@ fn node(role: Option<Role>, state: NodeState) -> NodeView {
         timeline: Some(TimelineId(3)),
         position: None,
         lag_bytes: Some(4096),
+        standby: crate::cluster::view::Standby::default(),
         replay_paused: false,
         serves_reads: true,
         last_error: None,
