@@ -15,7 +15,7 @@ use clap::Parser;
 use pgweir::config;
 use pgweir::devcluster::{APP, APP_DATABASE, DevCluster, MONITOR, Options};
 use pgweir::proxy::Proxy;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 #[derive(Parser)]
 struct Args {
@@ -76,7 +76,7 @@ fn main() -> Result<(), Anything> {
 struct Measured {
     writes: u64,
     reads: u64,
-    /// What the monitor asked the primary.
+    /// What the monitor asked the nodes.
     questions: u64,
     /// Processor time of its process there, and of all.
     monitor: f64,
@@ -116,11 +116,10 @@ async fn measure(cluster: &DevCluster, args: &Args, readers: i32, level: &str) -
     }
     // The first second belongs to connections, caches and the catalog.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let asked = || questions(cluster);
     let (begun, counted) = (Instant::now(), [writes.load(Ordering::Relaxed), reads.load(Ordering::Relaxed)]);
-    let (before, time) = (asked()?, times(cluster)?);
+    let (before, time) = (questions(&address).await?, times(cluster)?);
     tokio::time::sleep(Duration::from_secs(args.seconds).saturating_sub(begun.elapsed())).await;
-    let (after, end) = (asked()?, times(cluster)?);
+    let (after, end) = (questions(&address).await?, times(cluster)?);
     let measured = Measured {
         writes: writes.load(Ordering::Relaxed) - counted[0],
         reads: reads.load(Ordering::Relaxed) - counted[1],
@@ -137,20 +136,28 @@ async fn measure(cluster: &DevCluster, args: &Args, readers: i32, level: &str) -
 }
 
 async fn connect(address: &str) -> Result<Client, Anything> {
+    connect_to(address, APP_DATABASE).await
+}
+
+async fn connect_to(address: &str, database: &str) -> Result<Client, Anything> {
     let (host, port) = address.rsplit_once(':').ok_or("an address without a port")?;
     let mut config = tokio_postgres::Config::new();
-    config.host(host).port(port.parse()?).user(APP.name).password(APP.password).dbname(APP_DATABASE);
+    config.host(host).port(port.parse()?).user(APP.name).password(APP.password).dbname(database);
     let (client, connection) = config.connect(NoTls).await?;
     tokio::spawn(async move { drop(connection.await) });
     Ok(client)
 }
 
-/// Transactions in the monitor's database: nobody else uses it.
-fn questions(cluster: &DevCluster) -> Result<u64, Anything> {
-    let sql = "SELECT pg_stat_clear_snapshot(), sum(xact_commit)::bigint FROM pg_stat_database WHERE datname = 'postgres'";
-    let rows = cluster.primary().sql(sql)?;
-    let value = rows.first().and_then(|row| row.get(1)?.clone()).ok_or("no count")?;
-    Ok(value.parse()?)
+/// What the monitor has asked all nodes so far, for whatever purpose.
+async fn questions(address: &str) -> Result<u64, Anything> {
+    let rows = connect_to(address, "pgweir").await?.simple_query("SHOW STATS").await?;
+    let count = |row: &SimpleQueryMessage| match row {
+        SimpleQueryMessage::Row(row) if row.get(3)?.starts_with("monitor_") => {
+            row.get(4)?.parse::<u64>().ok()
+        }
+        _ => None,
+    };
+    Ok(rows.iter().filter_map(count).sum())
 }
 
 /// Processor seconds so far of the monitor's process on the primary, and of all of the primary's.
