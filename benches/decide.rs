@@ -36,7 +36,7 @@ fn cluster(replicas: u16) -> ClusterView {
             position: None,
             lag_bytes: Some(0),
             standby: pgweir::cluster::view::Standby::default(),
-        replay_paused: false,
+            replay_paused: false,
             serves_reads: true,
             last_error: None,
             live: Arc::new(live),
