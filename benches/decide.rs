@@ -66,6 +66,7 @@ fn request(access: Access) -> Request {
         pipelined_on: None,
         waiting_until: None,
         excluded: 0,
+        rule: pgweir::routing::rules::Asked::default(),
     }
 }
 
