@@ -36,7 +36,7 @@ fn cluster(replicas: u16) -> ClusterView {
             position: None,
             lag_bytes: Some(0),
             standby: pgweir::cluster::view::Standby::default(),
-        replay_paused: false,
+            replay_paused: false,
             serves_reads: true,
             last_error: None,
             live: Arc::new(live),
@@ -68,6 +68,7 @@ fn request(access: Access) -> Request {
         pipelined_on: None,
         waiting_until: None,
         excluded: 0,
+        rule: pgweir::routing::rules::Asked::default(),
     }
 }
 

@@ -282,8 +282,96 @@ fn references() -> Vec<Broken> {
     ]
 }
 
+fn rules() -> Vec<Broken> {
+    let tagged = |rule: &str| {
+        let file = with("port: 5433 }", "port: 5433, tags: [analytics] }");
+        format!("{file}routing: {{ rules: [ {rule} ] }}\n")
+    };
+    let at =
+        |rule: &str, column, mistake, nearest, key| broken(tagged(rule), (6, column), mistake, nearest, key);
+    vec![
+        at("{ route: primary }", 21, "missing key \"match\"", None, "routing.rules[0].match"),
+        at(
+            "{ match: { relations: a }, route: primary }",
+            32,
+            "unknown key \"relations\"",
+            Some("relation"),
+            "routing.rules[0].match.relations",
+        ),
+        at(
+            "{ match: {}, route: primry }",
+            41,
+            "unknown value \"primry\"",
+            Some("primary"),
+            "routing.rules[0].route",
+        ),
+        at(
+            "{ match: {}, tag: analytic }",
+            39,
+            "no node carries the tag \"analytic\"",
+            Some("analytics"),
+            "routing.rules[0].tag",
+        ),
+        at("{ match: { user: a } }", 21, "a rule needs one of", None, "routing.rules[0].route"),
+        at(
+            "{ match: {}, route: primary, tag: analytics }",
+            55,
+            "tag means nothing with route: primary",
+            None,
+            "routing.rules[0].tag",
+        ),
+        at(
+            "{ match: {}, route: replica, fallback: error }",
+            60,
+            "fallback needs a tag",
+            None,
+            "routing.rules[0].fallback",
+        ),
+        at(
+            "{ match: { relation: a.b.c }, route: primary }",
+            42,
+            "expected a relation such as accounts or ledger.entries",
+            None,
+            "routing.rules[0].match.relation",
+        ),
+        at(
+            "{ match: { fingerprint: 9f3c }, route: primary }",
+            45,
+            "expected the 32 hexadecimal digits",
+            None,
+            "routing.rules[0].match.fingerprint",
+        ),
+        at(
+            "{ match: { comment: job }, route: primary }",
+            41,
+            "expected a mapping",
+            None,
+            "routing.rules[0].match.comment",
+        ),
+        broken(
+            and("routing: { always_fresh: [a], may_be_stale: [b, a] }"),
+            (6, 45),
+            "a is listed as always_fresh and as may_be_stale",
+            None,
+            "routing.may_be_stale",
+        ),
+    ]
+}
+
+#[test]
+fn rules_are_bounded() {
+    let rules = |count: usize| {
+        let rule = "{ match: {}, consistency: eventual }";
+        and(&format!("routing: {{ rules: [ {} ] }}", vec![rule; count].join(", ")))
+    };
+    assert_eq!(load(&rules(62)).unwrap().routing.rules.rules.list().len(), 62);
+    let error = load(&rules(63)).unwrap_err().to_string();
+    assert!(error.contains("at most 62 rules, found 63"), "{error}");
+}
+
 fn all() -> Vec<Broken> {
     let mut all = keys_and_shape();
+    all.extend(rules());
     all.extend(values());
     all.extend(references());
     all

@@ -4,9 +4,9 @@ use crate::cli::args::ExplainArgs;
 use crate::cli::{Outcome, load, print};
 use crate::config::settings::{RoutingSettings, RuleSettings};
 use crate::routing::reason::Reason;
+use crate::routing::rules::{Rule, Rules, Who};
 use crate::session::block::begins_read_only;
 use crate::session::settings::Settings;
-use crate::routing::rules::{Rule, Rules, Who};
 use crate::sql::catalog::{Catalog, CatalogRows, Overrides, Readers};
 use crate::sql::class::{Access, Class, Marks, Route, Why};
 use crate::sql::classify::classify;
@@ -30,8 +30,7 @@ pub fn run(config: Option<&Path>, args: &ExplainArgs) -> Outcome {
         },
         None => at_hand(),
     };
-    let who =
-        Who { user: &args.user, database: &args.database, application_name: &args.application_name };
+    let who = Who { user: &args.user, database: &args.database, application_name: &args.application_name };
     let judge = Judge::new(&routing, &who);
     match (args.sql.as_deref(), args.json, &args.file) {
         (Some("-"), true, _) => lines(&judge, &mut std::io::stdin().lock(), &mut std::io::stdout().lock()),
@@ -128,7 +127,13 @@ impl Judge {
         let catalog = Catalog::new(CatalogRows { readers, ..CatalogRows::default() }, 0);
         let overrides = Overrides::new(&routing.read_only_functions, &routing.writing_functions, 0);
         let of_session = rules.of_session(who);
-        Judge { catalog, overrides: overrides.with_subjects(subjects), keys: Keys::fixed(), rules, of_session }
+        Judge {
+            catalog,
+            overrides: overrides.with_subjects(subjects),
+            keys: Keys::fixed(),
+            rules,
+            of_session,
+        }
     }
 
     fn explain(&self, sql: &str) -> Explained {

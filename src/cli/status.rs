@@ -88,7 +88,18 @@ fn ask(address: SocketAddr) -> std::io::Result<String> {
 fn table(status: &Status) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["Member", "Host", "Role", "State", "Replay", "TL", "Lag", "Staleness", "Reads", "Writes"]);
+    table.set_header([
+        "Member",
+        "Host",
+        "Role",
+        "State",
+        "Replay",
+        "TL",
+        "Lag",
+        "Staleness",
+        "Reads",
+        "Writes",
+    ]);
     for node in &status.nodes {
         table.add_row(row(node));
     }

@@ -2,8 +2,8 @@
 
 use crate::relay::buffer::Active;
 use crate::relay::client::Client;
-use crate::routing::rules::{Asked, Rule, Rules, Who};
 use crate::routing::request::Consistency;
+use crate::routing::rules::{Asked, Rule, Rules, Who};
 use crate::session::group::Group;
 use crate::session::settings::{Settings, Value};
 use crate::sql::class::{Class, Route};
@@ -84,7 +84,8 @@ impl Client {
             Some(met) => met.rules,
             None => {
                 let name = settings.get("application_name").map(plain).unwrap_or_default();
-                let who = Who { user: &self.slot.user, database: &self.slot.database, application_name: &name };
+                let who =
+                    Who { user: &self.slot.user, database: &self.slot.database, application_name: &name };
                 let rules = ruling.rules.of_session(&who);
                 let met = MetBySession { epoch: ruling.epoch, settings: settings.clone(), rules };
                 self.met_by_session = Some(Box::new(met));

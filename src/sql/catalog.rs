@@ -206,7 +206,12 @@ impl Overrides {
     /// reload; it is part of the cache's key.
     pub fn new(read_only: &[String], writing: &[String], epoch: u64) -> Overrides {
         let names = |list: &[String]| Names::new(list.iter().map(|name| normalise(name)).collect());
-        Overrides { read_only: names(read_only), writing: names(writing), subjects: Subjects::default(), epoch }
+        Overrides {
+            read_only: names(read_only),
+            writing: names(writing),
+            subjects: Subjects::default(),
+            epoch,
+        }
     }
 
     /// With what rules ask about statements.

@@ -111,10 +111,10 @@ pub fn classify_shape(
         let marks = marks.with(Marks::NOT_ON_STANDBY).with(Marks::LOCKS).with(Marks::WORKS);
         Verdict::unknown(Why::UnsafeEncoding).marked(marks)
     };
-    let rules = match verdict.access {
-        Access::Read => overrides.subjects().matches(text, catalog),
-        Access::Write | Access::Unknown => overrides.subjects().open(),
-    };
+    // Behind a BEGIN READ ONLY there may be reads, too.
+    let may_read = verdict.access == Access::Read || verdict.marks.contains(Marks::TRANSACTION_CONTROL);
+    let subjects = overrides.subjects();
+    let rules = if may_read { subjects.matches(text, catalog) } else { subjects.open() };
     let hinted = if hints.only_route() { Marks(0) } else { Marks::HINTED };
     Class {
         access: verdict.access,

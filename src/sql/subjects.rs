@@ -50,7 +50,8 @@ impl Relation {
 
     /// Could a statement that says `schema.name` mean it?
     fn may_be(&self, schema: Option<&str>, name: &str) -> bool {
-        self.name == name && !matches!((self.schema.as_deref(), schema), (Some(own), Some(said)) if own != said)
+        self.name == name
+            && !matches!((self.schema.as_deref(), schema), (Some(own), Some(said)) if own != said)
     }
 
     /// Does a statement that says `schema.name` certainly mean it, as far as names tell?
@@ -189,7 +190,9 @@ impl<'a> Reading<'a> {
             Caution::Possible => self.opaque || self.mentions.iter().any(|said| self.may_be(subject, said)),
             Caution::Certain => self.relations.iter().flatten().any(|named| self.certainly(subject, named)),
             Caution::Only => self.relations.as_ref().is_some_and(|named| {
-                let listed = |named: &Named| subject.relations.iter().any(|relation| relation.is(named.schema.as_deref(), &named.name));
+                let listed = |named: &Named| {
+                    subject.relations.iter().any(|relation| relation.is(named.schema.as_deref(), &named.name))
+                };
                 !named.is_empty() && !self.calls && named.iter().all(listed)
             }),
         }

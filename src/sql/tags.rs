@@ -61,7 +61,8 @@ fn read(comment: &str, tags: &mut Vec<(String, String)>) {
     // A key is a word; what stands before it on the way to its `=` is prose.
     while let Some(at) = rest.find(['=', ':']) {
         let (before, after) = (&rest[..at], &rest[at + 1..]);
-        let key = before.trim_end().rsplit([' ', '\t', '\n', '\r', ',', ';', '\'']).next().unwrap_or_default();
+        let key =
+            before.trim_end().rsplit([' ', '\t', '\n', '\r', ',', ';', '\'']).next().unwrap_or_default();
         let after = after.trim_start();
         let (value, behind) = match after.strip_prefix('\'') {
             Some(quoted) => until_quote(quoted),
@@ -88,7 +89,8 @@ fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
-        let code = after.get(..2).filter(|_| byte == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        let code =
+            after.get(..2).filter(|_| byte == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
         match code.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
             Some(decoded) => {
                 bytes.push(decoded);
@@ -122,7 +124,10 @@ mod tests {
                 "SELECT 1 /*action='%2Freports%20x',controller='reports'*/",
                 &[("action", "/reports x"), ("controller", "reports")],
             ),
-            ("/* controller=reports action=index */ SELECT 1", &[("controller", "reports"), ("action", "index")]),
+            (
+                "/* controller=reports action=index */ SELECT 1",
+                &[("controller", "reports"), ("action", "index")],
+            ),
             ("/*application:shop,job:nightly*/ SELECT 1", &[("application", "shop"), ("job", "nightly")]),
             ("SELECT 1 -- job: nightly", &[("job", "nightly")]),
             ("SELECT 1 /* for the report, job=x; */", &[("job", "x")]),
@@ -139,7 +144,9 @@ mod tests {
 
     #[test]
     fn what_is_no_comment_has_no_tags() {
-        for text in ["SELECT '/* a=b */'", "SELECT $$/* a=b */$$", "SELECT \"/* a=b */\"", "SELECT 1 /* a=b", ""] {
+        for text in
+            ["SELECT '/* a=b */'", "SELECT $$/* a=b */$$", "SELECT \"/* a=b */\"", "SELECT 1 /* a=b", ""]
+        {
             assert_eq!(tags(text), [], "{text}");
         }
     }

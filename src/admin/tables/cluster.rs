@@ -83,7 +83,7 @@ mod tests {
             position: role.map(|_| Lsn(0x16_0000_00ff)),
             lag_bytes: role.map(|_| 7),
             standby: crate::cluster::view::Standby::default(),
-        replay_paused: false,
+            replay_paused: false,
             serves_reads: true,
             last_error: None,
             live: Arc::new(NodeLive::default()),

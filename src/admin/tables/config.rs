@@ -5,8 +5,8 @@ use super::{Columns, Row, cell, yes_no};
 use crate::config::settings::{
     AuthMethod, AuthQuerySettings, AuthSettings, ClientTlsMode, ClientTlsSettings, ClusterSettings,
     DatabaseAccess, DatabaseSettings, LimitsSettings, LogFormat, LogSettings, MonitorSettings, NodeSettings,
-    PoolMode, PoolOverrides, PoolSettings, RoutingSettings, RuleSettings, ServerTlsMode, ServerTlsSettings, Settings,
-    TlsNegotiation, TlsSettings,
+    PoolMode, PoolOverrides, PoolSettings, RoutingSettings, RuleSettings, ServerTlsMode, ServerTlsSettings,
+    Settings, TlsNegotiation, TlsSettings,
 };
 use crate::config::values::{show_duration, show_size};
 use crate::config::{self, Secret};

@@ -46,12 +46,7 @@ pub(super) fn read(
         list.push(listed(Origin::MayBeStale, stale, Caution::Only, effect));
     }
     let (rules, subjects) = list.into_iter().unzip();
-    RuleSettings {
-        rules: Rules::new(rules),
-        subjects: Subjects::new(subjects),
-        always_fresh,
-        may_be_stale,
-    }
+    RuleSettings { rules: Rules::new(rules), subjects: Subjects::new(subjects), always_fresh, may_be_stale }
 }
 
 fn listed(origin: Origin, relations: Vec<Relation>, caution: Caution, effect: Effect) -> (Rule, Subject) {
@@ -123,7 +118,8 @@ fn effect(section: &Section<'_>, cluster: &ClusterSettings, reader: &mut Reader)
         return effect;
     }
     let laxer = ["tag", "fallback", "consistency", "max_staleness"].into_iter();
-    if let Some(key) = laxer.into_iter().find(|key| section.field(key).is_some() && effect.route == Route::Primary)
+    if let Some(key) =
+        laxer.into_iter().find(|key| section.field(key).is_some() && effect.route == Route::Primary)
     {
         at(section, key, format!("{key} means nothing with route: primary"), reader);
     } else if effect.tag.is_none() && section.field("fallback").is_some() {
@@ -177,7 +173,8 @@ fn relation(value: &str) -> Result<Relation, Wrong> {
 
 fn fingerprint(value: &str) -> Result<Fingerprint, Wrong> {
     let number = u128::from_str_radix(value, 16).ok().filter(|_| value.len() == 32);
-    let wrong = || format!("expected the 32 hexadecimal digits that EXPLAIN (ROUTE) shows, found \"{value}\"");
+    let wrong =
+        || format!("expected the 32 hexadecimal digits that EXPLAIN (ROUTE) shows, found \"{value}\"");
     number.map(Fingerprint).ok_or_else(|| wrong().into())
 }
 

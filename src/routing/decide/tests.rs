@@ -223,6 +223,69 @@ fn unknown_is_stale() {
     assert!(!matches!(decision.target, Target::Replica { .. }));
 }
 
+#[test]
+fn a_tag_is_kept_to_unless_its_rule_falls_back() {
+    let policy = RoutingPolicy { wait: Duration::ZERO, ..RoutingPolicy::default() };
+    let asked = |tagged, fallback| Request {
+        rule: Asked { tagged: Some(tagged), fallback, ..Asked::default() },
+        ..read()
+    };
+    let node_of = |decision: Decision| match decision.target {
+        Target::Replica { node, .. } => Some(node),
+        _ => None,
+    };
+    let mut view = cluster(3);
+    for draw in 0..64 {
+        let decision = decide(&asked(0b0100, Fallback::Replica), &view, &policy, NOW, draw << 58 | draw);
+        assert_eq!((node_of(decision), decision.reason), (Some(NodeId(2)), Reason::RuleReplica));
+    }
+    view.nodes[2].state = NodeState::Down;
+    let others = decide(&asked(0b0100, Fallback::Replica), &view, &policy, NOW, 7);
+    assert!(node_of(others).is_some_and(|node| node != NodeId(2)));
+    assert_eq!(ask(&asked(0b0100, Fallback::Primary), &view, &policy), ("primary", Reason::NoReplica));
+    assert_eq!(ask(&asked(0b0100, Fallback::Error), &view, &policy), ("refuse", Reason::NoReplica));
+    // Up, but it has not what this session needs.
+    view.nodes[2].state = NodeState::Up;
+    let behind = |fallback| Request { floor: wrote(1), ..asked(0b0100, fallback) };
+    assert_eq!(ask(&behind(Fallback::Replica), &view, &policy).0, "primary");
+    assert_eq!(ask(&behind(Fallback::Primary), &view, &policy), ("primary", Reason::NotFreshEnough));
+    assert_eq!(ask(&behind(Fallback::Error), &view, &policy), ("refuse", Reason::NotFreshEnough));
+}
+
+#[test]
+fn a_delayed_standby_is_reached_by_its_tag_alone() {
+    let policy = RoutingPolicy::default();
+    let mut view = cluster(1);
+    view.nodes[1].standby.apply_delay = Duration::from_secs(3600);
+    assert_eq!(ask(&read(), &view, &policy), ("primary", Reason::NoReplica));
+    let wish = Asked { route: Route::Replica, ..Asked::default() };
+    assert_eq!(ask(&Request { rule: wish, ..read() }, &view, &policy).0, "primary");
+    let tagged = Asked { tagged: Some(0b10), ..Asked::default() };
+    assert_eq!(ask(&Request { rule: tagged, ..read() }, &view, &policy).0, "replica");
+    // As it is an hour after pgweir was started, and before.
+    let eventual = |bound| Request {
+        consistency: Consistency::Eventual,
+        rule: Asked { max_staleness: Some(bound), ..tagged },
+        ..read()
+    };
+    view.nodes[1].lag_bytes = Some(1 << 40);
+    for (watermark, bound, target) in [
+        (ago(60_000), Duration::from_secs(120), "replica"),
+        (ago(60_000), Duration::from_secs(30), "primary"),
+        (Moment::NEVER, Duration::from_secs(86_400), "primary"),
+        (Moment::NEVER, UNBOUNDED, "replica"),
+    ] {
+        view.nodes[1].live.publish(watermark, watermark, ago(30));
+        assert_eq!(ask(&eventual(bound), &view, &policy).0, target, "{watermark:?} {bound:?}");
+    }
+    // A level above eventual has a floor, whatever the rule's bound.
+    let session = Request { floor: wrote(1), consistency: Consistency::Session, ..eventual(UNBOUNDED) };
+    assert_eq!(ask(&session, &view, &policy).0, "primary");
+    // What the client asks for is the smaller bound.
+    let stricter = Request { max_staleness: Some(Duration::from_secs(1)), ..eventual(UNBOUNDED) };
+    assert_eq!(ask(&stricter, &view, &policy).0, "primary");
+}
+
 /// A small generator: what matters here is many states, quickly.
 struct Dice(u64);
 
