@@ -2,4 +2,6 @@
 
 pub mod defect;
 pub mod gate;
+pub mod keys;
 pub mod ring;
+pub mod token;

@@ -6,6 +6,7 @@ pub mod status;
 
 use crate::auth::keys::{DerivedKeys, ProcessSecret};
 use crate::auth::secret::Secret;
+use crate::causal::Causal;
 use crate::clock;
 use crate::cluster::health::HealthPolicy;
 use crate::config::Settings;
@@ -62,6 +63,9 @@ pub enum StartError {
     /// Worker threads.
     #[error("worker threads: {0}")]
     Workers(io::Error),
+    /// The store of causal keys.
+    #[error("causal.store: {0}")]
+    Causal(#[from] redis::RedisError),
     /// Signal handlers.
     #[error("signals: {0}")]
     Signals(io::Error),
@@ -108,6 +112,9 @@ impl Proxy {
             tasks.spawn(task);
         }
         tasks.spawn(catalog_reader::run(context.clone()));
+        if let Some(store) = &context.causal.store {
+            tasks.spawn(store.clone().run());
+        }
         Ok(Proxy { context, addresses, http, reloader, stop, tasks, _workers: workers })
     }
 
@@ -173,6 +180,7 @@ fn build(config: Arc<Settings>) -> Result<Context, StartError> {
     let classifier = Classifier::new(keys, config.limits.statement_cache as usize, LEARNT_SHAPES);
     let metrics = Metrics::new().map_err(|error| StartError::Metrics(error.to_string()))?;
     let derived = derived_keys(&config);
+    let causal = Causal::new(&config.causal)?;
     Ok(Context::new(Parts {
         config,
         monitor,
@@ -180,6 +188,7 @@ fn build(config: Arc<Settings>) -> Result<Context, StartError> {
         keys: derived,
         server_tls,
         client_tls,
+        causal,
         metrics: Arc::new(metrics),
     }))
 }

@@ -5,6 +5,7 @@ use crate::cluster::health::{Evidence, Failure, HealthPolicy};
 use crate::cluster::roles::{Claim, Standing};
 use crate::cluster::view::{ClusterView, NodeLive, NodeState, NodeView};
 use crate::freshness::ring::{PrimaryRing, PrimarySample, Pushed, WalGeometry};
+use crate::freshness::token::{Proof, Token};
 use crate::lsn::{Lsn, TimelineId, WalPosition};
 use crate::moment::Moment;
 use crate::monitor::settings::NodeSettings;
@@ -290,6 +291,32 @@ impl Picture {
         }
         self.settle();
         Outcome { view: self.refresh(now), ..Outcome::default() }
+    }
+
+    /// What the primary's samples say about a token.
+    pub fn prove(&self, token: &Token) -> Proof {
+        let (Some(system), Some(newest)) = (self.standing.system_identifier, self.ring.newest()) else {
+            return Proof::NoSample;
+        };
+        if token.system.is_some_and(|other| other != system) {
+            return Proof::Foreign(system);
+        }
+        if token.at.timeline < newest.timeline {
+            return Proof::LeftBehind(newest.timeline);
+        }
+        let moment = (token.at.timeline == newest.timeline).then(|| self.ring.moment_of(token.at.lsn));
+        moment.flatten().map_or(Proof::Newer { than: newest.sent }, Proof::By)
+    }
+
+    /// The primary's position in its newest sample, and when that was sent: it covers everything that
+    /// anybody saw committed by then.
+    pub fn present(&self) -> Option<(Token, Moment)> {
+        let system = self.standing.system_identifier?;
+        // Without a primary nobody knows whether the ring's timeline goes on.
+        self.standing.primary.filter(|&primary| self.ring_of == Some(primary))?;
+        let newest = self.ring.newest()?;
+        let at = WalPosition { timeline: newest.timeline, lsn: newest.insert };
+        Some((Token { system: Some(system), at }, newest.sent))
     }
 
     fn entry(&mut self, node: NodeId) -> Option<(&mut Tracked, &mut NodeView)> {

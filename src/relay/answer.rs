@@ -10,11 +10,12 @@ use crate::relay::apart::is_stale_plan;
 use crate::relay::buffer::Active;
 use crate::relay::client::{Client, End, Replay};
 use crate::relay::login::dialect_of;
+use crate::relay::refusal::{fate, lost_for_good};
 use crate::routing::request::Held;
 use crate::session::exchange::{Errand, GroupRecord};
 use crate::session::reply_queue::Pass;
 use crate::session::state::GroupEnd;
-use crate::sql::class::{Access, Marks};
+use crate::sql::class::Marks;
 use crate::sql::effects::Effect;
 use crate::wire::backend::{self, TransactionStatus};
 use crate::wire::frame::header;
@@ -135,7 +136,7 @@ impl Client {
                 Digested::GroupDone => digested = Digested::GroupDone,
                 other => return Ok(other),
             }
-            if active.answers.is_mid_message() {
+            if active.answers.is_mid_message() || active.withheld.is_some() {
                 return Ok(digested);
             }
         }
@@ -309,6 +310,7 @@ impl Client {
             record.marks.contains(Marks::MULTI_STATEMENT) || record.effects.iter().filter(ends).count() > 1;
         self.note_block(active, record, status, role);
         let had_settings = self.session.state.settings().clone();
+        let had_written = self.session.state.floor.write;
         let new_pins = self.session.state.group_ended(
             &GroupEnd {
                 status,
@@ -329,7 +331,13 @@ impl Client {
             self.dialect = dialect_of(self.session.state.settings(), self.default_dialect);
         }
         self.note_ddl(record, status);
-        if let Some(next) = active.exchange.groups.front()
+        if self.bonds.is_some() {
+            let written = self.session.state.floor.write;
+            let written = written.filter(|_| written != had_written).map(|(at, _)| at);
+            self.settle_bonds(active, record, status, written);
+        }
+        if active.withheld.is_none()
+            && let Some(next) = active.exchange.groups.front()
             && next.retriable
         {
             active.answers.hold();
@@ -360,6 +368,7 @@ impl Client {
 
     /// The server connection is gone.
     pub fn lost_server(&mut self, active: &mut Active, lost: Lost) -> Result<(), End> {
+        self.doubt_bonds(active);
         let held = self.session.state.held();
         if let Some(attached) = &self.attached {
             let node = attached.lease.pool().node;
@@ -557,32 +566,6 @@ fn withdrawal(fields: &backend::ErrorFields<'_>) -> Option<Withdrawal> {
         _ if fields.is_fatal() => Some(Withdrawal::Lost),
         _ => None,
     }
-}
-
-/// What became of a request whose server was lost.
-fn fate(record: &GroupRecord, lost: &Lost) -> Fault {
-    let why = lost.why.to_string();
-    match record.access {
-        Access::Read => Fault::server(SqlState::CONNECTION_FAILURE, "the server was lost while it answered")
-            .detail(why)
-            .hint("Nothing was written; it is safe to retry."),
-        Access::Write | Access::Unknown => Fault::server(
-            SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
-            "the server was lost before it said whether the statement took effect",
-        )
-        .detail(why)
-        .hint("Find out whether it did before you send it again."),
-    }
-}
-
-fn lost_for_good(lost: &Lost, in_flight: &std::collections::VecDeque<GroupRecord>) -> Fault {
-    let unknown = in_flight.iter().any(|record| record.access != Access::Read);
-    let sqlstate =
-        if unknown { SqlState::TRANSACTION_RESOLUTION_UNKNOWN } else { SqlState::CONNECTION_FAILURE };
-    let mut fault = Fault::server(sqlstate, "the server connection of this session was lost")
-        .hint("Connect again and retry the transaction.");
-    fault.detail = Some(lost.why.to_string().into());
-    fault
 }
 
 fn told(fields: &backend::ErrorFields<'_>) -> Fault {

@@ -6,13 +6,16 @@ use crate::node::Role;
 use crate::pool::checkout::Lease;
 use crate::pool::tenant::Tenant;
 use crate::relay::answer::Digested;
+use crate::relay::bonds::Bonds;
 use crate::relay::buffer::{self, Active};
 use crate::relay::cancel::{self, ClientSlot};
 use crate::relay::catalogs::DatabaseCatalog;
 use crate::relay::context::Context;
 use crate::relay::recycle;
 use crate::relay::survey::Survey;
+use crate::routing::request::Demand;
 use crate::session::block::Block;
+use crate::session::exchange::Bond;
 use crate::session::group::{Classes, Scan};
 use crate::session::machine::Session;
 use crate::session::reply_queue::{Act, Kind, ReplyQueue, Undo};
@@ -87,6 +90,10 @@ pub struct Client {
     pub replay: Option<Replay>,
     /// What the comments of the group at hand ask for.
     pub hints: Hints,
+    /// Its causal key, and what belongs to it.
+    pub bonds: Option<Box<Bonds>>,
+    /// What the group at hand has promised.
+    pub bond: Option<Box<Bond>>,
     /// What its server is being asked, behind its answers.
     pub survey: Option<Box<Survey>>,
     /// Does the group at hand begin (again) a transaction that a replica can serve?
@@ -129,6 +136,10 @@ pub struct Hints {
     pub consistency: Option<crate::routing::request::Consistency>,
     /// A bound of staleness.
     pub max_staleness: Option<std::time::Duration>,
+    /// Do they speak of a token or a causal key?
+    pub asks: bool,
+    /// What it must see because of one.
+    pub demand: Demand,
 }
 
 /// A group is being sent again.
@@ -210,6 +221,7 @@ impl Client {
             let limits = &parts.context.config.load().limits;
             (limits.prepared_statements as usize, limits.client_statements as usize)
         };
+        let keyed = parts.context.causal.setting.is_some();
         Client {
             context: parts.context,
             tenant: parts.tenant,
@@ -224,6 +236,8 @@ impl Client {
             upheavals: None,
             replay: None,
             hints: Hints::default(),
+            bonds: keyed.then(Box::default),
+            bond: None,
             survey: None,
             begins_read_only: false,
             block: None,
@@ -314,6 +328,9 @@ impl Client {
     /// Serves until nothing is in flight.
     async fn busy(&mut self, active: &mut Active) -> Result<(), End> {
         loop {
+            while active.withheld.is_some() {
+                Box::pin(self.publish(active)).await?;
+            }
             self.take_groups(active).await?;
             if active.exchange.is_idle() && active.to_server.is_empty() {
                 if let Some(question) = self.question() {

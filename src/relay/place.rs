@@ -15,6 +15,7 @@ use crate::relay::client::{Attached, Client, End, Hints};
 use crate::relay::draw::draw;
 use crate::relay::own;
 use crate::relay::reach::{Holding, check_out, is_worth_waiting, lost_while_aligned, no_primary, too_stale};
+use crate::relay::read_only::misleading;
 use crate::relay::refusal::canceled;
 use crate::routing::decide::decide;
 use crate::routing::reason::Reason;
@@ -80,10 +81,15 @@ impl Client {
             // Whether the name is given is known when that group has ended.
             return Ok(false);
         }
+        if (self.bonds.is_some() || self.hints.asks)
+            && let Some(done) = Box::pin(self.bind(active, group, idle)).await?
+        {
+            return Ok(done);
+        }
         let needless = !group.needs_server && self.attached.is_none();
         if group.own > 0 || needless || self.deallocates(active, group) {
             if idle {
-                self.answer_own(active, group);
+                Box::pin(self.answer_own(active, group)).await;
             }
             return Ok(idle);
         }
@@ -130,7 +136,7 @@ impl Client {
     async fn choose(&mut self, active: &mut Active, group: &Group, idle: bool) -> Result<Placed, End> {
         Ok(match self.attached {
             Some(_) if active.exchange.open && self.misleads(active, group) => {
-                self.refuse_in_block(active, group);
+                self.refuse_in_block(active, group, &misleading());
                 Placed::Answered
             }
             Some(_) if active.exchange.open => Placed::Here(Reason::OpenGroup),
@@ -330,6 +336,7 @@ impl Client {
             consistency: hints.consistency.or(state.consistency).unwrap_or(config.routing.policy.consistency),
             max_staleness: hints.max_staleness.or(state.max_staleness),
             floor: state.floor,
+            demand: state.demand.and(hints.demand),
             last_write: state.last_write,
             pipelined_on: None,
             waiting_until: None,
@@ -483,6 +490,7 @@ impl Client {
     /// The last step: the bytes.
     fn send(&mut self, active: &mut Active, group: &Group, reason: Reason) -> Result<(), End> {
         let is_free = self.is_free();
+        let bond = if self.bonds.is_some() { self.take_bond(group) } else { None };
         let Some(attached) = self.attached.as_mut() else { return Ok(()) };
         let continued = active.exchange.open;
         let on_replica = attached.role == Role::Replica;
@@ -494,6 +502,7 @@ impl Client {
             // A replica writes nothing, whatever it is asked.
             (record.access, record.writes) = (Access::Read, false);
         }
+        record.bond = bond;
         if self.begins_read_only {
             // A refusal is not the fault of its BEGIN.
             record.fingerprint = None;
@@ -562,6 +571,7 @@ impl Client {
             hints.consistency = hints.consistency.or(asked.consistency.as_deref().and_then(own::consistency));
             let bound = asked.max_staleness.as_deref().and_then(own::duration);
             hints.max_staleness = hints.max_staleness.or(bound);
+            hints.asks |= asked.token.is_some() || asked.causal_key.is_some();
         }
         hints
     }

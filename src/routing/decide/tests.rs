@@ -4,7 +4,7 @@ use super::*;
 use crate::cluster::view::{NodeLive, NodeState};
 use crate::freshness::gate::{Durability, Floor, LastRead};
 use crate::node::Role;
-use crate::routing::request::Balance;
+use crate::routing::request::{Balance, Demand};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +56,7 @@ fn read() -> Request {
         consistency: Consistency::Session,
         max_staleness: None,
         floor: Floor::default(),
+        demand: Demand::default(),
         last_write: None,
         pipelined_on: None,
         waiting_until: None,
@@ -104,6 +105,11 @@ fn the_table_of_what_only_the_primary_may_do() {
         (Request { learnt: true, ..read() }, Reason::Learnt),
         (Request { replayed: true, ..read() }, Reason::Replayed),
         (Request { excluded: 0b110, ..read() }, Reason::Replayed),
+        (Request { demand: Demand::barred(Reason::TokenUnproven), ..read() }, Reason::TokenUnproven),
+        (
+            Request { demand: Demand::barred(Reason::CausalStoreDown), route: Route::Replica, ..read() },
+            Reason::CausalStoreDown,
+        ),
     ];
     for (request, reason) in table {
         assert_eq!(ask(&request, &view, &RoutingPolicy::default()), ("primary", reason), "{request:?}");
@@ -260,6 +266,7 @@ fn any_request(dice: &mut Dice) -> Request {
     let write = (ago(dice.roll(400)), dice.one(&[Durability::Flushed, Durability::Inserted]));
     let seen =
         LastRead { at: ago(dice.roll(400)), node: NodeId(dice.roll(8) as u16), incarnation: dice.roll(2) };
+    let barred = dice.one(&[Reason::TokenUnproven, Reason::CausalStoreDown, Reason::CausalKeyInDoubt]);
     Request {
         access: dice.one(&[Access::Read, Access::Read, Access::Read, Access::Write, Access::Unknown]),
         why: dice.one(&[Why::PlainRead, Why::SessionState, Why::TransactionControl, Why::CatalogNotLoaded]),
@@ -272,6 +279,13 @@ fn any_request(dice: &mut Dice) -> Request {
         consistency: dice.one(&[Consistency::Session, Consistency::Eventual]),
         max_staleness: dice.coin().then(|| Duration::from_millis(dice.roll(500))),
         floor: Floor { write: dice.coin().then_some(write), read: dice.coin().then_some(seen) },
+        demand: dice.one(&[
+            Demand::default(),
+            Demand::default(),
+            Demand::by(ago(45)),
+            Demand::default(),
+            Demand::barred(barred),
+        ]),
         last_write: dice.coin().then_some(write.0),
         pipelined_on: dice.coin().then(|| NodeId(dice.roll(8) as u16)),
         waiting_until: dice.coin().then(|| ago(3).plus(Duration::from_millis(dice.roll(6)))),
@@ -293,6 +307,7 @@ fn check(request: &Request, view: &ClusterView, policy: &RoutingPolicy, decision
             let fresh = node.live.freshness();
             assert!(need.is_met_by(&fresh));
             assert!(need.insert >= NOW.minus(policy.max_staleness).max(Moment(1)));
+            assert!(request.demand.barred.is_none() && need.insert >= request.demand.insert);
             if request.consistency == Consistency::Session {
                 let floor = Need::of_floor(&request.floor, node.id, fresh.incarnation);
                 assert!(need.insert >= floor.insert && need.flush >= floor.flush);
