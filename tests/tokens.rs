@@ -245,7 +245,9 @@ fn tokens_are_reported_behind_writes_only_and_when_asked_for_only() {
         assert_eq!(told.token(), Some(first.clone()));
         let second = told.write("COMMIT").await;
         assert_ne!(first, second);
-        told.client.batch_execute("BEGIN; UPDATE kv SET v = 4 WHERE id = 52; ROLLBACK").await.unwrap();
+        for sql in ["BEGIN", "UPDATE kv SET v = 4 WHERE id = 52", "ROLLBACK"] {
+            told.client.batch_execute(sql).await.unwrap();
+        }
         assert_eq!(told.token(), Some(second));
         let all = (0..50).map(|n| {
             let sql = format!("UPDATE kv SET v = {n} WHERE id = 52");

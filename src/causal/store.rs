@@ -17,8 +17,8 @@ use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -82,6 +82,8 @@ pub struct Store {
     /// Who we are: nobody else.
     process: String,
     failures: AtomicU64,
+    /// The newest position that could not be recorded.
+    unrecorded: Mutex<Option<Token>>,
 }
 
 struct Link {
@@ -112,6 +114,7 @@ impl Store {
             prefix: settings.prefix.clone(),
             process: format!("{:016x}{:016x}", random.hash_one(1), random.hash_one(clock::now().0)),
             failures: AtomicU64::new(0),
+            unrecorded: Mutex::new(None),
         }))
     }
 
@@ -167,7 +170,17 @@ impl Store {
             return Err(RedisError::from((redis::ErrorKind::UnexpectedReturnType, "no run_id in INFO")));
         }
         self.warn_of_eviction(&mut connection).await?;
-        Ok(Link { connection, base: format!("{}:base:{run}", self.prefix) })
+        let base = format!("{}:base:{run}", self.prefix);
+        let missed = *self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(missed) = missed {
+            // From now on every key needs at least what was written while nobody could be told.
+            let mut script = script(RAISE_BASE, &[&base]);
+            script.arg(written(missed)).arg(BASE_EXPIRY);
+            script.query_async::<u8>(&mut connection).await?;
+            let mut unrecorded = self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner);
+            unrecorded.take_if(|token| written(*token) <= written(missed));
+        }
+        Ok(Link { connection, base })
     }
 
     /// A store that throws keys away when memory is short forgets floors, unseen.
@@ -211,10 +224,22 @@ impl Store {
     /// # Errors
     /// As for [`Store::read`]; it may have been recorded all the same.
     pub async fn record(&self, key: &str, intents: u32, at: Option<Token>) -> Result<(), StoreDown> {
-        let link = self.link()?;
         let mut script = script(RECORD, &[&self.name(key)]);
         script.arg(&self.process).arg(self.expiry).arg(intents).arg(at.map(written).unwrap_or_default());
-        self.ask::<u8>(&link, &script).await.map(drop)
+        let asked = match self.link() {
+            Ok(link) => self.ask::<u8>(&link, &script).await.map(drop),
+            Err(down) => Err(down),
+        };
+        if let (Err(_), Some(at)) = (&asked, at) {
+            let mut unrecorded = self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner);
+            if unrecorded.is_none_or(|newest| written(newest) < written(at)) {
+                *unrecorded = Some(at);
+            }
+            // The connection that is made next makes up for it.
+            self.link.store(None);
+            self.broken.notify_one();
+        }
+        asked
     }
 
     /// A key that is not there needs at least this.
