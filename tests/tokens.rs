@@ -7,6 +7,8 @@
 
 #[path = "support/harness.rs"]
 mod harness;
+#[path = "support/wire_client.rs"]
+mod wire_client;
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +17,9 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use harness::{NO_WRITER, SERVED_BY, Scene, Stage, Tuning, Weir, describe, value, wait_for};
-use pgweir::devcluster::{APP, APP_DATABASE, DevNode, Options};
+use pgweir::devcluster::{APP, APP_DATABASE, DevNode, Options, Stop};
 use tokio_postgres::{AsyncMessage, Client, NoTls, SimpleQueryMessage};
+use wire_client::{Login, Wire, bind, execute, parse, query, sync, tags};
 
 const PAIRS: i32 = 8;
 
@@ -363,4 +366,65 @@ fn a_token_comes_too_late_for_a_read_only_transaction_on_a_replica() {
         assert_ne!(read(&client, "", 1).await.1, "pg1");
         client.batch_execute("COMMIT").await.unwrap();
     });
+}
+
+#[test]
+fn the_token_stands_before_the_end_of_the_answer_in_every_pipeline() {
+    let scene = scene();
+    let weir = scene.weir();
+    let login = Login::new(APP.name, APP.password, APP_DATABASE).with("options", "-c pgweir.report_token=on");
+    let mut wire = Wire::connect(weir.address.port(), &login).unwrap_or_else(|e| panic!("{}", e.message()));
+    let update = "UPDATE kv SET v = v + 1 WHERE id = 53";
+    assert_eq!(tags(&wire.query(update)), "CSZ");
+    assert_eq!(tags(&wire.query("SELECT v FROM kv WHERE id = 53")), "TDCZ");
+    let read = query("SELECT v FROM kv WHERE id = 53");
+    let extended = [parse("", update, &[]), bind("", "", &[]), execute("", 0), sync()].concat();
+    let all =
+        [query(update), read.clone(), extended, read.clone(), query(update), read.clone(), read].concat();
+    for _ in 0..50 {
+        let answers = wire.exchange(&all, 7);
+        let answers: Vec<String> = answers.iter().map(|frames| tags(frames)).collect();
+        assert_eq!(answers, ["CSZ", "TDCZ", "12CSZ", "TDCZ", "CSZ", "TDCZ", "TDCZ"]);
+    }
+    assert_eq!(wire.value("SELECT v FROM kv WHERE id = 53"), "151");
+}
+
+#[test]
+fn a_token_of_a_timeline_that_was_left_behind_proves_nothing_and_a_new_one_does() {
+    let scene = scene();
+    let stage = Stage::with(Options::default(), &SCHEMA);
+    let (strict, mild) = (stage.weir_with(&Tuning::routing(&["token_mismatch: error"])), stage.weir());
+    let old = stage.run(async {
+        let client = mild.connect().await;
+        client.simple_query("UPDATE kv SET v = 1 WHERE id = 1").await.unwrap();
+        value(&client, "SHOW pgweir.token").await
+    });
+    stage.cluster.wait_caught_up(harness::LONG).unwrap();
+    stage.cluster.primary().stop(Stop::Fast).unwrap();
+    stage.cluster.replica(0).promote().unwrap();
+    stage.run(async {
+        for weir in [&strict, &mild] {
+            wait_for("the new timeline is seen", async || {
+                let client = weir.connect().await;
+                let shown = client.simple_query("SHOW pgweir.token").await;
+                shown
+                    .ok()
+                    .and_then(|rows| harness::first_value(&rows))
+                    .is_some_and(|new| new != old && new.contains(".2."))
+            })
+            .await;
+        }
+        let client = strict.connect().await;
+        let (state, message, _) = refusal(&client, &format!("SET pgweir.token = '{old}'")).await;
+        assert!(state == "55000" && message.contains("left behind"), "{state} {message}");
+        let warned = Told::connect(&mild, "-c pgweir.report_token=on").await;
+        warned.client.simple_query(&format!("SET pgweir.token = '{old}'")).await.unwrap();
+        let explained = value(&warned.client, "EXPLAIN (ROUTE) SELECT v FROM kv").await;
+        assert!(explained.contains("token_unproven"), "{explained}");
+        assert_eq!(read(&warned.client, "", 1).await.0, 1);
+        let new = warned.write("UPDATE kv SET v = 2 WHERE id = 1").await;
+        let reader = strict.connect_with(&format!("-c pgweir.token={new}")).await;
+        assert_eq!(read(&reader, "", 1).await.0, 2);
+    });
+    drop(scene);
 }
