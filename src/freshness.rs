@@ -1,6 +1,7 @@
 //! Watermarks: which moments of the primary has a replica provably replayed?
 
 pub mod defect;
+pub mod forks;
 pub mod gate;
 pub mod keys;
 pub mod ring;
