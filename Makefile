@@ -18,7 +18,7 @@ demo: ## primary + 2 replicas + pgweir + traffic, live (DEMO_SECONDS=20: ends by
 
 .PHONY: test
 test: ## all tests (PG_BIN=folder: on that PostgreSQL server)
-	@scripts/prerequisites.sh build server psql drivers
+	@scripts/prerequisites.sh build server store psql drivers
 	$(CARGO) test
 
 .PHONY: drivers

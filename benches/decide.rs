@@ -7,7 +7,7 @@ use pgweir::freshness::gate::{Durability, Floor};
 use pgweir::moment::Moment;
 use pgweir::node::{NodeId, Role};
 use pgweir::routing::decide::decide;
-use pgweir::routing::request::{Consistency, Held, Request, RoutingPolicy};
+use pgweir::routing::request::{Consistency, Demand, Held, Request, RoutingPolicy};
 use pgweir::sql::class::{Access, Route, Why};
 use std::sync::Arc;
 
@@ -63,6 +63,7 @@ fn request(access: Access) -> Request {
         arrived: Moment::NEVER,
         shows: true,
         max_staleness: None,
+        demand: Demand::default(),
         floor: Floor { write: Some((Moment(NOW.0 - 5_000_000), Durability::Flushed)), read: None },
         last_write: None,
         pipelined_on: None,

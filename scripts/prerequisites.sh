@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing (Debian, Ubuntu; as root), or says the exact command and fails.
-# Usage: scripts/prerequisites.sh [build] [server] [psql] [bench] [node] [drivers]
+# Usage: scripts/prerequisites.sh [build] [server] [store] [psql] [bench] [node] [drivers]
 set -euo pipefail
 
 missing=()
@@ -27,6 +27,8 @@ has_pgbench() {
 }
 # /usr/sbin is not in everybody's PATH.
 has_daemon() { has "$1" || [ -x "/usr/sbin/$1" ]; }
+has_store() { has valkey-server || has redis-server; }
+store_package() { if apt-cache show valkey-server >/dev/null 2>&1; then echo valkey-server; else echo redis-server; fi; }
 # The system's own interpreter, which has the system's own packages.
 system() { if [ -x "/usr/bin/$1" ]; then echo "/usr/bin/$1"; else echo "$1"; fi; }
 says() { "$(system "$1")" "${@:2}" >/dev/null 2>&1; }
@@ -102,6 +104,7 @@ for part in "$@"; do
       fi
       need "$(check has_server)" postgresql postgresql-client
       ;;
+    store) need "$(check has_store)" "$(store_package)" ;;
     psql) need "$(check has psql)" postgresql-client ;;
     bench)
       need "$(check has_pgbench)" postgresql-contrib

@@ -3,5 +3,8 @@
 pub mod defect;
 pub mod fence;
 pub mod flush;
+pub mod forks;
 pub mod gate;
+pub mod keys;
 pub mod ring;
+pub mod token;

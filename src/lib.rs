@@ -24,6 +24,8 @@ pub mod wire;
 pub mod admin;
 pub mod auth;
 #[cfg(feature = "shell")]
+pub mod causal;
+#[cfg(feature = "shell")]
 pub mod cli;
 #[cfg(feature = "shell")]
 pub mod clock;

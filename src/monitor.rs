@@ -19,6 +19,8 @@ pub use crate::monitor::tls::{MonitorTls, TlsDemand};
 use crate::clock;
 use crate::cluster::view::{ClusterView, NodeState};
 use crate::freshness::defect::Defect;
+use crate::freshness::token::{Proof, Token};
+use crate::lsn::TimelineId;
 use crate::moment::Moment;
 use crate::monitor::fence::Line;
 use crate::monitor::picture::{Outcome, Picture};
@@ -185,6 +187,36 @@ impl Monitor {
         if self.publications() == seen {
             // The caller looks again, whatever ended the wait.
             drop(tokio::time::timeout_at(clock::instant(until).into(), changed).await);
+        }
+    }
+
+    /// What the primary's samples say about a token now. Takes the picture's lock for a moment.
+    pub fn prove(&self, token: &Token) -> Proof {
+        self.shared.picture().prove(token)
+    }
+
+    /// The timeline of the newest sample of the primary.
+    pub fn timeline(&self) -> Option<TimelineId> {
+        self.shared.picture().present().map(|(token, _)| token.at.timeline)
+    }
+
+    /// A position of the primary that covers everything that anybody saw committed by `moment`; samples
+    /// are asked for until one does. `None`: none did until `until`.
+    pub async fn position_since(&self, moment: Moment, until: Moment) -> Option<Token> {
+        let mut kicked = false;
+        loop {
+            let seen = self.publications();
+            let present = self.shared.picture().present();
+            if let Some((token, _)) = present.filter(|&(_, sent)| sent >= moment) {
+                return Some(token);
+            }
+            if clock::now() >= until {
+                return None;
+            }
+            if !std::mem::replace(&mut kicked, true) {
+                self.kick();
+            }
+            self.changed_since(seen, until).await;
         }
     }
 

@@ -6,6 +6,7 @@ pub mod status;
 
 use crate::auth::keys::{DerivedKeys, ProcessSecret};
 use crate::auth::secret::Secret;
+use crate::causal::Causal;
 use crate::clock;
 use crate::cluster::health::HealthPolicy;
 use crate::config::Settings;
@@ -61,6 +62,9 @@ pub enum StartError {
     /// Worker threads.
     #[error("worker threads: {0}")]
     Workers(io::Error),
+    /// The store of causal keys.
+    #[error("causal.store: {0}")]
+    Causal(#[from] redis::RedisError),
     /// Signal handlers.
     #[error("signals: {0}")]
     Signals(io::Error),
@@ -107,6 +111,9 @@ impl Proxy {
         }
         tasks.spawn(catalog_reader::run(context.clone()));
         tasks.spawn(staffing::run(workers.crew().clone()));
+        if let Some(store) = &context.causal.store {
+            tasks.spawn(store.clone().run());
+        }
         Ok(Proxy { context, addresses, http, reloader, stop, tasks, _workers: workers })
     }
 
@@ -176,6 +183,7 @@ fn build(config: Arc<Settings>, crew: Arc<Crew>) -> Result<Context, StartError> 
     let classifier = Classifier::new(keys, config.limits.statement_cache as usize, LEARNT_SHAPES);
     let metrics = Metrics::new().map_err(|error| StartError::Metrics(error.to_string()))?;
     let derived = derived_keys(&config);
+    let causal = Causal::new(&config.causal)?;
     Ok(Context::new(Parts {
         config,
         monitor,
@@ -183,6 +191,7 @@ fn build(config: Arc<Settings>, crew: Arc<Crew>) -> Result<Context, StartError> 
         keys: derived,
         server_tls,
         client_tls,
+        causal,
         metrics: Arc::new(metrics),
         crew,
     }))

@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod apart;
+pub mod bonds;
 pub mod buffer;
 pub mod cancel;
 pub mod catalog_reader;
@@ -30,5 +31,6 @@ pub mod rule;
 pub mod secrets;
 pub mod sql_client;
 pub mod survey;
+pub mod tokens;
 pub mod upheaval;
 pub mod welcome;

@@ -92,10 +92,12 @@ const ARROWS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
+    ("causal", &["clock", "config", "freshness", "lsn", "moment"]),
     (
         "relay",
         &[
             "auth",
+            "causal",
             "clock",
             "cluster",
             "config",

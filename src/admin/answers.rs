@@ -185,6 +185,11 @@ fn process_stats(context: &Context) -> Vec<(String, u64)> {
         ("cache_shared_hits".to_owned(), cache.shared_hits),
         ("cache_misses".to_owned(), cache.misses),
         ("shapes_learnt".to_owned(), cache.learnt),
+        ("causal_keys".to_owned(), context.causal.len() as u64),
+        (
+            "causal_store_failures".to_owned(),
+            context.causal.store.as_ref().map_or(0, |store| store.failures()),
+        ),
     ];
     counted.into_iter().chain(pins).chain(cached).collect()
 }

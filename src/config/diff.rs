@@ -63,6 +63,7 @@ pub fn diff(old: &Settings, new: &Settings) -> Vec<ReloadAction> {
         (old.log.format != new.log.format, ReloadAction::NeedsRestart("log.format")),
         (old.listen != new.listen, ReloadAction::NeedsRestart("listen")),
         (old.http != new.http, ReloadAction::NeedsRestart("http")),
+        (old.causal != new.causal, ReloadAction::NeedsRestart("causal")),
         (old_cache != new_cache, ReloadAction::NeedsRestart("limits.statement_cache")),
     ];
     actions.extend(compared.into_iter().filter(|(changed, _)| *changed).map(|(_, action)| action));

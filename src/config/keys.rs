@@ -11,7 +11,19 @@ pub struct Kind {
 /// The file itself.
 pub const TOP: Kind = Kind {
     place: "",
-    keys: &["listen", "http", "cluster", "pool", "databases", "routing", "auth", "tls", "limits", "log"],
+    keys: &[
+        "listen",
+        "http",
+        "cluster",
+        "pool",
+        "databases",
+        "routing",
+        "causal",
+        "auth",
+        "tls",
+        "limits",
+        "log",
+    ],
 };
 /// `cluster:`
 pub const CLUSTER: Kind = Kind { place: "cluster", keys: &["nodes", "monitor"] };
@@ -60,6 +72,7 @@ pub const ROUTING: Kind = Kind {
         "pin_after_write",
         "balance",
         "transactions",
+        "token_mismatch",
         "functions",
         "rules",
         "always_fresh",
@@ -78,6 +91,11 @@ pub const MATCH: Kind = Kind {
 };
 /// `routing.functions:`
 pub const FUNCTIONS: Kind = Kind { place: "routing.functions", keys: &["read_only", "writing"] };
+/// `causal:`
+pub const CAUSAL: Kind = Kind {
+    place: "causal",
+    keys: &["setting", "keys", "expiry", "store", "store_timeout", "on_store_down", "prefix"],
+};
 /// `auth:`
 pub const AUTH: Kind = Kind { place: "auth", keys: &["method", "users", "query", "databases"] };
 /// One of `auth.users:`
@@ -115,7 +133,7 @@ pub const LIMITS: Kind = Kind {
 pub const LOG: Kind = Kind { place: "log", keys: &["level", "format"] };
 
 /// All of them.
-pub const ALL: [&Kind; 20] = [
+pub const ALL: [&Kind; 21] = [
     &TOP,
     &CLUSTER,
     &NODE,
@@ -126,6 +144,7 @@ pub const ALL: [&Kind; 20] = [
     &DATABASE_USER,
     &ROUTING,
     &FUNCTIONS,
+    &CAUSAL,
     &AUTH,
     &USER,
     &AUTH_QUERY,

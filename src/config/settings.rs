@@ -26,6 +26,8 @@ pub struct Settings {
     pub databases: BTreeMap<String, DatabaseSettings>,
     /// Which reads may go where.
     pub routing: RoutingSettings,
+    /// Floors that connections share.
+    pub causal: CausalSettings,
     /// Who may come in, and how that is proven.
     pub auth: AuthSettings,
     /// Encryption on both sides.
@@ -214,6 +216,8 @@ pub struct RoutingSettings {
     pub writing_functions: Vec<String>,
     /// Rules for single statements, users and applications.
     pub rules: RuleSettings,
+    /// What a token leads to that this cluster cannot prove.
+    pub token_mismatch: OnMismatch,
 }
 
 /// Rules: what they ask of a session, what of a statement, and the lists as they were written.
@@ -227,6 +231,49 @@ pub struct RuleSettings {
     pub always_fresh: Vec<String>,
     /// Relations whose reads need no floor.
     pub may_be_stale: Vec<String>,
+}
+
+/// What is done about what cannot be guaranteed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnMismatch {
+    /// The client is warned, and served in the safest way there is.
+    #[default]
+    Warning,
+    /// The request fails.
+    Error,
+}
+
+/// Floors that all connections share which name the same causal key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CausalSettings {
+    /// The custom setting (lower case) whose value is the key, unless `pgweir.causal_key` names one.
+    pub setting: Option<String>,
+    /// Keys remembered in memory.
+    pub keys: u32,
+    /// How long a key is remembered at least; longer than any replica that serves may lag.
+    pub expiry: Duration,
+    /// URL of a Valkey or Redis that several pgweirs share. (It may hold a password.)
+    pub store: Option<Secret>,
+    /// How long its answer is waited for.
+    pub store_timeout: Duration,
+    /// What becomes of a write whose key cannot be recorded there.
+    pub on_store_down: OnMismatch,
+    /// What its keys begin with: clusters that share a store have different ones.
+    pub prefix: String,
+}
+
+impl Default for CausalSettings {
+    fn default() -> CausalSettings {
+        CausalSettings {
+            setting: None,
+            keys: 100_000,
+            expiry: Duration::from_secs(60),
+            store: None,
+            store_timeout: Duration::from_millis(100),
+            on_store_down: OnMismatch::Warning,
+            prefix: "pgweir".to_owned(),
+        }
+    }
 }
 
 /// How a client proves who it is.
@@ -436,6 +483,8 @@ impl Default for RoutingSettings {
             kick_flush: true,
             read_only_functions: Vec::new(),
             writing_functions: Vec::new(),
+            rules: RuleSettings::default(),
+            token_mismatch: OnMismatch::default(),
         }
     }
 }

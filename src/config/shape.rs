@@ -1,6 +1,7 @@
 //! The file's shape: each section read into its settings, then what only shows between sections.
 
 mod access;
+mod causal;
 mod cluster;
 mod pools;
 mod rules;
@@ -10,7 +11,8 @@ use crate::config::keys;
 use crate::config::mistake::Mistake;
 use crate::config::reader::{Field, Reader, Section};
 use crate::config::settings::{
-    AuthMethod, ClusterSettings, LimitsSettings, Listen, LogFormat, LogSettings, RoutingSettings, Settings,
+    AuthMethod, ClusterSettings, LimitsSettings, Listen, LogFormat, LogSettings, OnMismatch, RoutingSettings,
+    Settings,
 };
 use crate::config::tree::{Tree, Value};
 use crate::config::values::{duration, duration_or_off, http, listen, number, one_of, size, text};
@@ -43,6 +45,7 @@ pub fn read(tree: &Tree, reader: &mut Reader) -> Settings {
         cluster,
         pool,
         databases,
+        causal: causal::read(&top, routing.policy.max_staleness, reader),
         routing,
         auth,
         tls,
@@ -112,6 +115,7 @@ fn routing(top: &Section<'_>, cluster: &ClusterSettings, reader: &mut Reader) ->
     reader.set(&mut policy.balance, &section, "balance", one_of(BALANCES, &[]));
     reader.optional(&section, "transactions", one_of(&[("primary", ())], &["split"]));
     reader.set(&mut settings.kick_flush, &section, "kick_flush", one_of(SWITCH, &[]));
+    reader.set(&mut settings.token_mismatch, &section, "token_mismatch", one_of(MISMATCHES, &[]));
     let functions = reader.section(&section.child("functions"), &keys::FUNCTIONS);
     settings.read_only_functions = names(&functions, "read_only", reader);
     settings.writing_functions = names(&functions, "writing", reader);
@@ -126,6 +130,7 @@ fn routing(top: &Section<'_>, cluster: &ClusterSettings, reader: &mut Reader) ->
 const SWITCH: &[(&str, bool)] = &[("true", true), ("false", false)];
 const ON_LAG: &[(&str, OnLag)] =
     &[("primary", OnLag::Primary), ("wait", OnLag::Wait), ("error", OnLag::Error)];
+const MISMATCHES: &[(&str, OnMismatch)] = &[("warning", OnMismatch::Warning), ("error", OnMismatch::Error)];
 const BALANCES: &[(&str, Balance)] = &[
     ("lag", Balance::Lag),
     ("least_busy", Balance::LeastBusy),

@@ -141,6 +141,12 @@ impl PrimaryRing {
         Watermark { insert: self.insert.covered_by(replay.lsn), flush: self.flush.covered_by(replay.lsn) }
     }
 
+    /// The moment of a watermark that covers everything inserted up to `lsn`: that of the first sample
+    /// which had reached it. `None`: no sample has.
+    pub fn moment_of(&self, lsn: Lsn) -> Option<Moment> {
+        self.insert.first_at(self.geometry.last_record_end(lsn))
+    }
+
     /// The newest sample, its LSNs rounded.
     pub fn newest(&self) -> Option<PrimarySample> {
         self.newest
@@ -204,6 +210,11 @@ impl Track {
     fn covered_by(&self, replay: Lsn) -> Moment {
         let reached = self.entries.partition_point(|&(lsn, _)| lsn <= replay);
         reached.checked_sub(1).map_or(Moment::NEVER, |index| self.entries[index].1)
+    }
+
+    fn first_at(&self, lsn: Lsn) -> Option<Moment> {
+        let before = self.entries.partition_point(|&(entry, _)| entry < lsn);
+        self.entries.get(before).map(|&(_, sent)| sent)
     }
 
     /// Drops entries so that gaps grow with age. A dropped entry only makes a watermark older.

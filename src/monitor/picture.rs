@@ -4,7 +4,9 @@
 use crate::cluster::health::{Evidence, Failure, HealthPolicy};
 use crate::cluster::roles::{Claim, Standing};
 use crate::cluster::view::{ClusterView, NodeLive, NodeState, NodeView, Standby};
+use crate::freshness::forks::Forks;
 use crate::freshness::ring::{PrimaryRing, PrimarySample, Pushed, WalGeometry};
+use crate::freshness::token::{Proof, Token};
 use crate::lsn::{Lsn, TimelineId, WalPosition};
 use crate::moment::Moment;
 use crate::monitor::settings::NodeSettings;
@@ -67,6 +69,7 @@ pub struct Picture {
     ring: PrimaryRing,
     /// Whose samples the ring holds.
     ring_of: Option<NodeId>,
+    forks: Forks,
     refreshed: Moment,
 }
 
@@ -80,6 +83,7 @@ impl Picture {
             standing: Standing::default(),
             ring: PrimaryRing::default(),
             ring_of: None,
+            forks: Forks::default(),
             refreshed: Moment::NEVER,
         };
         picture.reload(nodes, policy);
@@ -116,6 +120,7 @@ impl Picture {
             // Nobody is left of the cluster that was measured: another one may take its place.
             self.standing = Standing::default();
             self.ring.clear();
+            self.forks.clear();
         }
         for settings in nodes {
             self.add(settings);
@@ -169,6 +174,7 @@ impl Picture {
 
     /// `node` answered.
     pub fn sampled(&mut self, node: NodeId, sample: Sample, now: Moment) -> Outcome {
+        self.note_promotion(node, sample);
         let Some((tracked, view)) = self.entry(node) else { return Outcome::default() };
         if tracked.health.state() == NodeState::Removed {
             return Outcome::default();
@@ -189,6 +195,18 @@ impl Picture {
         match sample {
             Sample::Primary(sample) => self.primary_sampled(node, sample, now),
             Sample::Replica(sample) => self.replica_sampled(node, sample, now),
+        }
+    }
+
+    /// What a standby had replayed before it became a primary is part of its new timeline.
+    fn note_promotion(&mut self, node: NodeId, sample: Sample) {
+        let Sample::Primary(sample) = sample else { return };
+        let Some(tracked) = self.tracked.get(node.index()) else { return };
+        let ours = tracked.system_identifier == self.standing.system_identifier;
+        if let (true, Some(Role::Replica), Some(timeline), Some(lsn), Some(_)) =
+            (ours, tracked.health.role(), tracked.timeline, tracked.position, tracked.sent)
+        {
+            self.forks.promoted(WalPosition { timeline, lsn }, sample.timeline);
         }
     }
 
@@ -310,6 +328,36 @@ impl Picture {
         }
         self.settle();
         Outcome { view: self.refresh(now), ..Outcome::default() }
+    }
+
+    /// What the primary's samples say about a token.
+    pub fn prove(&self, token: &Token) -> Proof {
+        let (Some(system), Some(newest)) = (self.standing.system_identifier, self.ring.newest()) else {
+            return Proof::NoSample;
+        };
+        if token.system.is_some_and(|other| other != system) {
+            return Proof::Foreign(system);
+        }
+        if token.at.timeline < newest.timeline {
+            return match self.forks.has(token.at, newest.timeline) {
+                // Whoever is proven to be on the newest timeline has all that it began with.
+                true => Proof::By(Moment(1)),
+                false => Proof::LeftBehind(newest.timeline),
+            };
+        }
+        let moment = (token.at.timeline == newest.timeline).then(|| self.ring.moment_of(token.at.lsn));
+        moment.flatten().map_or(Proof::Newer { than: newest.sent }, Proof::By)
+    }
+
+    /// The primary's position in its newest sample, and when that was sent: it covers everything that
+    /// anybody saw committed by then.
+    pub fn present(&self) -> Option<(Token, Moment)> {
+        let system = self.standing.system_identifier?;
+        // Without a primary nobody knows whether the ring's timeline goes on.
+        self.standing.primary.filter(|&primary| self.ring_of == Some(primary))?;
+        let newest = self.ring.newest()?;
+        let at = WalPosition { timeline: newest.timeline, lsn: newest.insert };
+        Some((Token { system: Some(system), at }, newest.sent))
     }
 
     fn entry(&mut self, node: NodeId) -> Option<(&mut Tracked, &mut NodeView)> {

@@ -100,7 +100,7 @@ impl Client {
                 Digested::GroupDone => digested = Digested::GroupDone,
                 other => return Ok(other),
             }
-            if active.answers.is_mid_message() {
+            if active.answers.is_mid_message() || active.withheld.is_some() {
                 return Ok(digested);
             }
         }
@@ -274,6 +274,7 @@ impl Client {
             record.marks.contains(Marks::MULTI_STATEMENT) || record.effects.iter().filter(ends).count() > 1;
         self.note_block(active, record, status, role);
         let had_settings = self.session.state.settings().clone();
+        let had_written = self.session.state.floor.write;
         let new_pins = self.session.state.group_ended(
             &GroupEnd {
                 status,
@@ -294,7 +295,13 @@ impl Client {
             self.dialect = dialect_of(self.session.state.settings(), self.default_dialect);
         }
         self.note_ddl(record, status);
-        if let Some(next) = active.exchange.groups.front()
+        if self.bonds.is_some() {
+            let written = self.session.state.floor.write;
+            let written = written.filter(|_| written != had_written).map(|(at, _)| at);
+            self.settle_bonds(active, record, status, written);
+        }
+        if active.withheld.is_none()
+            && let Some(next) = active.exchange.groups.front()
             && next.retriable
         {
             active.answers.hold();

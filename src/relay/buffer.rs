@@ -207,6 +207,15 @@ impl AnswerBuffer {
         self.body_left == 0
     }
 
+    /// Takes `last` back where it was the last that was passed: it has not been sent yet. False: it was not.
+    pub fn take_back(&mut self, last: &[u8]) -> bool {
+        let there = self.data[self.start..self.kept].ends_with(last);
+        if there {
+            self.kept -= last.len();
+        }
+        there
+    }
+
     /// Puts bytes of our own behind those that are to be sent.
     pub fn insert(&mut self, bytes: &[u8]) {
         if self.kept + bytes.len() <= self.scan {
@@ -283,6 +292,8 @@ pub struct Active {
     pub skip_to_sync: bool,
     /// And that Sync is answered by us.
     pub ready_after_skip: bool,
+    /// The end of an answer that others are to know of before the client does.
+    pub withheld: Option<Box<crate::relay::bonds::Withheld>>,
 }
 
 impl Active {
@@ -295,6 +306,7 @@ impl Active {
             && self.answers.is_empty()
             && self.copy_left == 0
             && !self.skip_to_sync
+            && self.withheld.is_none()
     }
 
     /// The replies that are ours to give and whose turn it is; never in the middle of a message.
@@ -324,6 +336,7 @@ impl Active {
         (self.to_server_written, self.copy_left) = (0, 0);
         (self.skip_to_sync, self.ready_after_skip) = (false, false);
         (self.wanted, self.leaving) = (0, false);
+        self.withheld = None;
     }
 
     /// Grown by a large message; not worth keeping.

@@ -8,6 +8,7 @@ use crate::node::Role;
 use crate::pool::checkout::Lease;
 use crate::pool::tenant::Tenant;
 use crate::relay::answer::Digested;
+use crate::relay::bonds::Bonds;
 use crate::relay::buffer::{self, Active};
 use crate::relay::cancel::{self, ClientSlot};
 use crate::relay::catalogs::DatabaseCatalog;
@@ -16,7 +17,9 @@ use crate::relay::find::LagRead;
 use crate::relay::recycle;
 use crate::relay::rule::{MetBySession, Ruled};
 use crate::relay::survey::Survey;
+use crate::routing::request::Demand;
 use crate::session::block::Block;
+use crate::session::exchange::Bond;
 use crate::session::group::{Classes, Scan};
 use crate::session::machine::Session;
 use crate::session::reply_queue::{Act, Kind, ReplyQueue, Undo};
@@ -102,6 +105,10 @@ pub struct Client {
     pub ruled: Ruled,
     /// The rules that the session may meet.
     pub met_by_session: Option<Box<MetBySession>>,
+    /// Its causal key, and what belongs to it.
+    pub bonds: Option<Box<Bonds>>,
+    /// What the group at hand has promised.
+    pub bond: Option<Box<Bond>>,
     /// What its server is being asked, behind its answers.
     pub survey: Option<Box<Survey>>,
     /// Does the group at hand begin (again) a transaction that a replica can serve?
@@ -144,6 +151,10 @@ pub struct Hints {
     pub consistency: Option<crate::routing::request::Consistency>,
     /// A bound of staleness.
     pub max_staleness: Option<std::time::Duration>,
+    /// Do they speak of a token or a causal key?
+    pub asks: bool,
+    /// What it must see because of one.
+    pub demand: Demand,
 }
 
 /// A group is being sent again.
@@ -230,6 +241,7 @@ impl Client {
             let limits = &parts.context.config.load().limits;
             (limits.prepared_statements as usize, limits.client_statements as usize)
         };
+        let keyed = parts.context.causal.setting.is_some();
         Client {
             context: parts.context,
             tenant: parts.tenant,
@@ -248,6 +260,8 @@ impl Client {
             arrived: Moment::NEVER,
             ruled: Ruled::default(),
             met_by_session: None,
+            bonds: keyed.then(Box::default),
+            bond: None,
             survey: None,
             begins_read_only: false,
             block: None,
@@ -367,6 +381,9 @@ impl Client {
     /// Serves until nothing is in flight.
     async fn busy(&mut self, active: &mut Active) -> Result<(), End> {
         loop {
+            while active.withheld.is_some() {
+                Box::pin(self.publish(active)).await?;
+            }
             self.take_groups(active).await?;
             if active.exchange.is_idle() && active.to_server.is_empty() {
                 if let Some(question) = self.question() {

@@ -2,6 +2,7 @@
 
 use crate::auth::cache::{SecretCache, SecretCacheLimits};
 use crate::auth::keys::DerivedKeys;
+use crate::causal::Causal;
 use crate::config::settings::Settings as Config;
 use crate::fault::{Fault, SqlState};
 use crate::monitor::Monitor;
@@ -82,6 +83,8 @@ pub struct Context {
     pub client_tls: ArcSwapOption<ClientTls>,
     /// What the databases say about their objects.
     pub catalogs: Catalogs,
+    /// Floors that connections share.
+    pub causal: Causal,
     /// Who is connected.
     pub clients: Clients,
     /// What is measured.
@@ -117,6 +120,8 @@ pub struct Parts {
     pub server_tls: ServerTls,
     /// TLS towards clients.
     pub client_tls: Option<ClientTls>,
+    /// Floors that connections share.
+    pub causal: Causal,
     /// What is measured.
     pub metrics: Arc<Metrics>,
     /// Who works.
@@ -145,6 +150,7 @@ impl Context {
             server_tls: ArcSwap::from_pointee(parts.server_tls),
             client_tls: ArcSwapOption::from_pointee(parts.client_tls),
             catalogs: Catalogs::default(),
+            causal: parts.causal,
             clients: Clients::default(),
             metrics: parts.metrics,
             crew: parts.crew,

@@ -294,13 +294,20 @@ async fn prepare(
         slot: slot.clone(),
         dialect,
     }));
+    let mut warnings = Vec::new();
     for (name, value) in own {
-        if let Err(fault) = client.set_own(name, &value) {
-            // It is told before it is greeted.
-            *place = Some(client.stream);
-            return Err(fault.into());
+        match Box::pin(client.set_own(name, &value)).await {
+            Ok(warning) => warnings.extend(warning),
+            Err(fault) => {
+                // It is told before it is greeted.
+                *place = Some(client.stream);
+                return Err(fault.into());
+            }
         }
     }
+    let mut bytes = Vec::new();
+    warnings.iter().for_each(|warning| writers::fault(&mut bytes, Severity::Warning, warning));
+    client.stream.write_all(&bytes).await?;
     greet(&mut client.stream, slot, &parameters).await?;
     client.session.told = Told::new(parameters);
     Ok(client)

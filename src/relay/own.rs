@@ -7,7 +7,7 @@ use crate::config::values;
 use crate::fault::{Fault, SqlState};
 use crate::relay::buffer::Active;
 use crate::relay::client::Client;
-use crate::routing::request::{Consistency, Target};
+use crate::routing::request::{Consistency, Demand, Target};
 use crate::session::group::Group;
 use crate::session::machine::too_many_names;
 use crate::session::prepared::{SERVER_NAME_PREFIX, Scope};
@@ -31,13 +31,13 @@ enum Answer {
 
 impl Client {
     /// Answers a whole group. Nothing else is in flight.
-    pub fn answer_own(&mut self, active: &mut Active, group: &Group) {
+    pub async fn answer_own(&mut self, active: &mut Active, group: &Group) {
         let bytes = active.requests.fresh()[..group.len].to_vec();
         let classes = active.exchange.builder.classes().to_vec();
         let mut out = Vec::new();
         let result = match group.own > 0 && group.foreign > 0 {
             true => Err(mixed()),
-            false => self.answer_frames(&bytes, &classes, &mut out),
+            false => self.answer_frames(&bytes, &classes, &mut out).await,
         };
         if let Err(fault) = result {
             writers::fault(&mut out, Severity::Error, &fault);
@@ -51,22 +51,27 @@ impl Client {
         active.exchange.builder.reset();
     }
 
-    fn answer_frames(&mut self, bytes: &[u8], classes: &[Class], out: &mut Vec<u8>) -> Result<(), Fault> {
+    async fn answer_frames(
+        &mut self,
+        bytes: &[u8],
+        classes: &[Class],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
         let mut rest = bytes;
         let mut classes = classes.iter().copied();
         while let Some(head) = header(rest, usize::MAX).map_err(violation)? {
             let Some((frame, behind)) = rest.split_at_checked(head.frame_len) else { break };
             rest = behind;
-            self.answer_frame(head.tag, frame, &mut classes, out)?;
+            self.answer_frame(head.tag, frame, &mut classes, out).await?;
         }
         Ok(())
     }
 
-    fn answer_frame(
+    async fn answer_frame(
         &mut self,
         tag: u8,
         frame: &[u8],
-        classes: &mut impl Iterator<Item = Class>,
+        classes: &mut (impl Iterator<Item = Class> + Send),
         out: &mut Vec<u8>,
     ) -> Result<(), Fault> {
         match tag {
@@ -74,7 +79,7 @@ impl Client {
                 let text = frontend::query(frame).map_err(violation)?.to_vec();
                 // As every simple Query does.
                 self.session.forget(b"");
-                self.answer_texts(&text, out)
+                self.answer_texts(&text, out).await
             }
             b'P' => {
                 let parse = frontend::parse(frame).map_err(violation)?;
@@ -104,7 +109,7 @@ impl Client {
             b'D' => self.describe_own(frontend::named(frame).map_err(violation)?, out),
             b'E' => {
                 let text = self.own_portal.clone().unwrap_or_default();
-                match self.own_answer(&text)? {
+                match self.own_answer(&text, out).await? {
                     Answer::Done(tag) => writers::command_complete(out, tag),
                     Answer::Rows(_, rows, tag) => write_rows(out, &rows, tag),
                 }
@@ -121,8 +126,8 @@ impl Client {
         }
     }
 
-    fn answer_texts(&mut self, text: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
-        match self.own_answer(text)? {
+    async fn answer_texts(&mut self, text: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
+        match self.own_answer(text, out).await? {
             Answer::Done(tag) => writers::command_complete(out, tag),
             Answer::Rows(columns, rows, tag) => {
                 writers::text_columns(out, &columns);
@@ -178,7 +183,7 @@ impl Client {
     }
 
     /// Does it and says what came of it. Several in one string: the last one answers.
-    fn own_answer(&mut self, text: &[u8]) -> Result<Answer, Fault> {
+    async fn own_answer(&mut self, text: &[u8], out: &mut Vec<u8>) -> Result<Answer, Fault> {
         let mut answer = Answer::Done("SET");
         let effects = effects_of(text, self.dialect);
         if effects.len() != Statements::new(text, Literals::FirstOfList).count() {
@@ -188,7 +193,9 @@ impl Client {
         for effect in effects {
             answer = match effect {
                 Effect::PgweirSet { name, value, .. } => {
-                    self.set_own(name, &value)?;
+                    if let Some(warning) = self.set_own(name, &value).await? {
+                        writers::fault(out, Severity::Warning, &warning);
+                    }
                     Answer::Done("SET")
                 }
                 Effect::PgweirReset(name) => {
@@ -197,7 +204,7 @@ impl Client {
                 }
                 Effect::PgweirShow(name) => {
                     let columns = columns_of(&Effect::PgweirShow(name)).unwrap_or_default();
-                    Answer::Rows(columns, vec![vec![self.show_own(name)?]], "SHOW")
+                    Answer::Rows(columns, vec![vec![self.show_own(name).await?]], "SHOW")
                 }
                 Effect::PgweirUnknown(name) => return Err(unknown(&name)),
                 Effect::Deallocate(name) => {
@@ -212,7 +219,7 @@ impl Client {
                 }
                 Effect::ExplainRoute { start, end } => {
                     let statement = text.get(start..end).unwrap_or_default();
-                    Answer::Rows(vec!["QUERY PLAN"], self.explain(text, statement), "EXPLAIN")
+                    Answer::Rows(vec!["QUERY PLAN"], self.explain(text, statement).await, "EXPLAIN")
                 }
                 _ => return Err(mixed()),
             };
@@ -220,8 +227,9 @@ impl Client {
         Ok(answer)
     }
 
-    /// One of pgweir's settings, for this session, at once (also inside a transaction).
-    pub fn set_own(&mut self, name: PgweirName, value: &str) -> Result<(), Fault> {
+    /// One of pgweir's settings, for this session, at once (also inside a transaction). A warning may
+    /// come of it.
+    pub async fn set_own(&mut self, name: PgweirName, value: &str) -> Result<Option<Box<Fault>>, Fault> {
         let state = &mut self.session.state;
         match name {
             PgweirName::Route => {
@@ -237,9 +245,17 @@ impl Client {
                     duration(value).ok_or_else(|| invalid(name, value, "durations such as 500ms, 2s, 1m"))?;
                 state.max_staleness = Some(bound);
             }
-            PgweirName::Token | PgweirName::CausalKey => return Err(not_yet(name)),
+            PgweirName::Token => {
+                let (demand, warning) = self.require(value).await?;
+                self.session.state.demand = demand;
+                return Ok(warning);
+            }
+            PgweirName::CausalKey => self.set_causal_key(value)?,
+            PgweirName::ReportToken => {
+                self.bonds_mut().report = switch(value).ok_or_else(|| invalid(name, value, "on, off"))?;
+            }
         }
-        Ok(())
+        Ok(None)
     }
 
     fn reset_own(&mut self, name: PgweirName) -> Result<(), Fault> {
@@ -248,12 +264,19 @@ impl Client {
             PgweirName::Route => state.route = Route::Auto,
             PgweirName::Consistency => state.consistency = None,
             PgweirName::MaxStaleness => state.max_staleness = None,
-            PgweirName::Token | PgweirName::CausalKey => return Err(not_yet(name)),
+            PgweirName::Token => state.demand = Demand::default(),
+            PgweirName::CausalKey => self.bonds_mut().own = None,
+            PgweirName::ReportToken => self.bonds_mut().report = false,
         }
         Ok(())
     }
 
-    fn show_own(&self, name: PgweirName) -> Result<String, Fault> {
+    async fn show_own(&mut self, name: PgweirName) -> Result<String, Fault> {
+        match name {
+            PgweirName::Token => return Ok(self.token().await?.to_string()),
+            PgweirName::CausalKey => return Ok(self.shown_key()),
+            _ => {}
+        }
         let state = &self.session.state;
         let policy = &self.context.config.load().routing.policy;
         Ok(match name {
@@ -268,12 +291,18 @@ impl Client {
                 own.unwrap_or(policy.consistency).word().to_owned()
             }
             PgweirName::MaxStaleness => format!("{:?}", state.max_staleness.unwrap_or(policy.max_staleness)),
-            PgweirName::Token | PgweirName::CausalKey => return Err(not_yet(name)),
+            PgweirName::ReportToken => match self.bonds.as_ref().is_some_and(|bonds| bonds.report) {
+                true => "on",
+                false => "off",
+            }
+            .to_owned(),
+            // Answered above.
+            PgweirName::Token | PgweirName::CausalKey => String::new(),
         })
     }
 
     /// Where a statement would go now, and why: the rows of `EXPLAIN (ROUTE)`.
-    fn explain(&mut self, text: &[u8], statement: &[u8]) -> Vec<Vec<String>> {
+    async fn explain(&mut self, text: &[u8], statement: &[u8]) -> Vec<Vec<String>> {
         let class = self.context.class_of(&self.database, self.dialect, statement);
         let mut group = Group::of_class(&class);
         // A comment may stand anywhere, also before the statement's first word.
@@ -282,6 +311,9 @@ impl Client {
         self.arrived = clock::now();
         let rule;
         (self.ruled, rule) = self.rule_of_statement(&class, text);
+        if self.bonds.is_some() && self.hints.demand == Demand::default() {
+            self.demand_of_key(None).await;
+        }
         let (target, reason) = self.decide_now(&group);
         let view = self.context.monitor.view_handle().load_full();
         let mut lines = vec![
@@ -294,7 +326,23 @@ impl Client {
         if class.marks.contains(Marks::MULTI_STATEMENT) {
             lines.push("  Several statements: the strictest decides".to_owned());
         }
+        let key = self.shown_key();
+        if !key.is_empty() {
+            lines.push(format!("  Causal key: {key}"));
+        }
+        if self.session.state.demand.and(self.hints.demand) != Demand::default() {
+            lines.push("  Must see what a token, or a write under the causal key, stands for".to_owned());
+        }
         lines.into_iter().map(|line| vec![line]).collect()
+    }
+}
+
+/// As PostgreSQL reads booleans, in short.
+fn switch(value: &str) -> Option<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "on" | "true" | "yes" | "1" => Some(true),
+        "off" | "false" | "no" | "0" => Some(false),
+        _ => None,
     }
 }
 
@@ -318,6 +366,7 @@ fn columns_of(effect: &Effect) -> Option<Vec<&'static str>> {
         Effect::PgweirShow(PgweirName::MaxStaleness) => Some(vec!["pgweir.max_staleness"]),
         Effect::PgweirShow(PgweirName::Token) => Some(vec!["pgweir.token"]),
         Effect::PgweirShow(PgweirName::CausalKey) => Some(vec!["pgweir.causal_key"]),
+        Effect::PgweirShow(PgweirName::ReportToken) => Some(vec!["pgweir.report_token"]),
         Effect::ExplainRoute { .. } => Some(vec!["QUERY PLAN"]),
         _ => None,
     }
@@ -345,7 +394,7 @@ pub fn duration(value: &str) -> Option<Duration> {
     values::duration(Duration::ZERO..=Duration::from_secs(86_400))(value).ok()
 }
 
-fn invalid(name: PgweirName, value: &str, valid: &str) -> Fault {
+pub(super) fn invalid(name: PgweirName, value: &str, valid: &str) -> Fault {
     let message = format!("invalid value for parameter \"pgweir.{}\": \"{value}\"", name.as_str());
     Fault::client(SqlState::INVALID_PARAMETER_VALUE, message).hint(format!("Available values: {valid}."))
 }
@@ -355,12 +404,10 @@ fn unknown(name: &str) -> Fault {
         SqlState::UNDEFINED_OBJECT,
         format!("unrecognized configuration parameter \"pgweir.{name}\""),
     )
-    .hint("pgweir has pgweir.route, pgweir.consistency and pgweir.max_staleness.")
-}
-
-fn not_yet(name: PgweirName) -> Fault {
-    let message = format!("pgweir.{} is not supported by this version", name.as_str());
-    Fault::client(SqlState::FEATURE_NOT_SUPPORTED, message)
+    .hint(
+        "pgweir has pgweir.route, pgweir.consistency, pgweir.max_staleness, pgweir.token, \
+         pgweir.report_token and pgweir.causal_key.",
+    )
 }
 
 fn no_such_statement(name: &str) -> Fault {

@@ -73,10 +73,15 @@ impl Client {
             // Whether the name is given is known when that group has ended.
             return Ok(false);
         }
+        if (self.bonds.is_some() || self.hints.asks)
+            && let Some(done) = Box::pin(self.bind(active, group, idle)).await?
+        {
+            return Ok(done);
+        }
         let needless = !group.needs_server && self.attached.is_none();
         if group.own > 0 || needless || self.deallocates(active, group) {
             if idle {
-                self.answer_own(active, group);
+                Box::pin(self.answer_own(active, group)).await;
             }
             return Ok(idle);
         }
@@ -304,6 +309,7 @@ impl Client {
             shows: group.marks.contains(Marks::WORKS),
             max_staleness: hints.max_staleness.or(state.max_staleness),
             floor: state.floor,
+            demand: state.demand.and(hints.demand),
             last_write: state.last_write,
             pipelined_on: None,
             waiting_until: None,
@@ -365,6 +371,7 @@ impl Client {
     /// The last step: the bytes.
     fn send(&mut self, active: &mut Active, group: &Group, reason: Reason) -> Result<(), End> {
         let is_free = self.is_free();
+        let bond = if self.bonds.is_some() { self.take_bond(group) } else { None };
         let Some(attached) = self.attached.as_mut() else { return Ok(()) };
         let continued = active.exchange.open;
         let on_replica = attached.role == Role::Replica;
@@ -376,6 +383,7 @@ impl Client {
             // A replica writes nothing, whatever it is asked.
             (record.access, record.writes) = (Access::Read, false);
         }
+        record.bond = bond;
         if self.begins_read_only {
             // A refusal is not the fault of its BEGIN.
             record.fingerprint = None;
@@ -445,6 +453,7 @@ impl Client {
                 hints.consistency.or(asked.consistency.as_deref().and_then(Consistency::parse));
             let bound = asked.max_staleness.as_deref().and_then(own::duration);
             hints.max_staleness = hints.max_staleness.or(bound);
+            hints.asks |= asked.token.is_some() || asked.causal_key.is_some();
         }
         hints
     }

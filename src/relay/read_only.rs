@@ -135,7 +135,7 @@ impl Client {
     }
 
     /// What the statements of a group do to the session when they are executed.
-    fn effects_in(&self, active: &Active, group: &Group) -> Vec<Effect> {
+    pub(super) fn effects_in(&self, active: &Active, group: &Group) -> Vec<Effect> {
         let mut effects = Vec::new();
         let mut parsed: Vec<frontend::Parse<'_>> = Vec::new();
         let mut rest = active.requests.fresh().get(..group.len).unwrap_or_default();

@@ -49,7 +49,7 @@ fn primary_only(request: &Request, policy: &RoutingPolicy, now: Moment) -> Optio
             (request.replayed, Reason::Replayed),
             (pinned_after_write(request, policy, now), Reason::AfterWrite),
         ];
-        rows.into_iter().find_map(|(applies, reason)| applies.then_some(reason))
+        rows.into_iter().find_map(|(applies, reason)| applies.then_some(reason)).or(request.demand.barred)
     })
 }
 
@@ -180,7 +180,7 @@ fn need_of(
             Need::of_floor(&request.floor, node, fresh.incarnation).and_inserted_by(request.arrived)
         }
     };
-    floor.and_inserted_by(horizon)
+    floor.and_inserted_by(horizon.max(request.demand.insert))
 }
 
 /// No replica may serve: wait a moment where that is likely to be enough, else as `on_lag` says.

@@ -50,11 +50,17 @@ pub enum Reason {
     OpenGroup,
     /// The session pool mode holds one connection.
     SessionMode,
+    /// A token was required that nothing proves: of a timeline left behind, or of another system.
+    TokenUnproven,
+    /// The store of causal keys does not answer, or what it answers proves nothing.
+    CausalStoreDown,
+    /// A write under the same causal key is on its way, perhaps through another pgweir.
+    CausalKeyInDoubt,
 }
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Reason; 22] = [
+    pub const ALL: [Reason; 25] = [
         Reason::Balanced,
         Reason::Waited,
         Reason::RouteReplica,
@@ -77,6 +83,9 @@ impl Reason {
         Reason::Replayed,
         Reason::OpenGroup,
         Reason::SessionMode,
+        Reason::TokenUnproven,
+        Reason::CausalStoreDown,
+        Reason::CausalKeyInDoubt,
     ];
 
     /// The metric label.
@@ -104,6 +113,9 @@ impl Reason {
             Reason::Replayed => "replayed",
             Reason::OpenGroup => "open_group",
             Reason::SessionMode => "session_mode",
+            Reason::TokenUnproven => "token_unproven",
+            Reason::CausalStoreDown => "causal_store_down",
+            Reason::CausalKeyInDoubt => "causal_key_in_doubt",
         }
     }
 }

@@ -156,6 +156,32 @@ pub enum Held {
     SessionMode,
 }
 
+/// What a request asks for beyond its own session's floor, at any level: by a token, or by a causal key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Demand {
+    /// Everything inserted by then.
+    pub insert: Moment,
+    /// No moment is known that would prove it: the primary answers.
+    pub barred: Option<Reason>,
+}
+
+impl Demand {
+    /// Everything inserted by then.
+    pub fn by(insert: Moment) -> Demand {
+        Demand { insert, barred: None }
+    }
+
+    /// The primary answers, for this reason.
+    pub fn barred(reason: Reason) -> Demand {
+        Demand { insert: Moment::NEVER, barred: Some(reason) }
+    }
+
+    /// Both.
+    pub fn and(self, other: Demand) -> Demand {
+        Demand { insert: self.insert.max(other.insert), barred: self.barred.or(other.barred) }
+    }
+}
+
 /// One request group as `decide` sees it. Made afresh for every group.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
@@ -185,6 +211,8 @@ pub struct Request {
     pub max_staleness: Option<Duration>,
     /// What the session has written and seen.
     pub floor: Floor,
+    /// What it asks for besides.
+    pub demand: Demand,
     /// When the last write finished, for time-based pinning.
     pub last_write: Option<Moment>,
     /// The replica that earlier groups of this pipeline went to and that has not answered yet.

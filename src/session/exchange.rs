@@ -8,6 +8,7 @@ use crate::session::reply_queue::ReplyQueue;
 use crate::sql::class::{Access, Fingerprint, Marks, Why};
 use crate::sql::effects::{Effect, Scope};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// What pgweir asks of a server for itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,6 +57,17 @@ pub struct GroupRecord {
     pub restartable: bool,
     /// Which name its text has on the server.
     pub translation: Option<Translation>,
+    /// The causal key that it may write under.
+    pub bond: Option<Box<Bond>>,
+}
+
+/// The causal key that a group may write under.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Bond {
+    /// Which.
+    pub key: Arc<str>,
+    /// Was the store told before it was sent?
+    pub intended: bool,
 }
 
 impl GroupRecord {
@@ -79,6 +91,7 @@ impl GroupRecord {
             rolled_back: false,
             restartable: false,
             translation: None,
+            bond: None,
         }
     }
 
@@ -102,6 +115,7 @@ impl GroupRecord {
             rolled_back: false,
             restartable: false,
             translation: None,
+            bond: None,
         }
     }
 
@@ -229,7 +243,10 @@ impl Exchange {
     /// Counts a group that is about to be forwarded.
     pub fn begin(&mut self, group: &Group, record: GroupRecord) {
         match self.groups.back_mut() {
-            Some(last) if self.open => last.continued_by(group),
+            Some(last) if self.open => {
+                last.continued_by(group);
+                last.bond = last.bond.take().or(record.bond);
+            }
             _ => self.groups.push_back(record),
         }
         self.open = !group.complete;

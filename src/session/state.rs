@@ -3,7 +3,7 @@
 use crate::freshness::gate::{Durability, Floor, LastRead};
 use crate::moment::Moment;
 use crate::node::NodeId;
-use crate::routing::request::{Consistency, Held};
+use crate::routing::request::{Consistency, Demand, Held};
 use crate::session::pins::{Answer, Pins, Question, has_evidence};
 use crate::session::settings::{Settings, Value};
 use crate::sql::class::Route;
@@ -91,6 +91,8 @@ pub struct SessionState {
     pub consistency: Option<Consistency>,
     /// `SET pgweir.max_staleness`.
     pub max_staleness: Option<Duration>,
+    /// `SET pgweir.token`.
+    pub demand: Demand,
 }
 
 impl SessionState {
@@ -112,6 +114,7 @@ impl SessionState {
             route: Route::Auto,
             consistency: None,
             max_staleness: None,
+            demand: Demand::default(),
         }
     }
 

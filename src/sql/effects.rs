@@ -142,6 +142,8 @@ pub enum PgweirName {
     Token,
     /// `pgweir.causal_key`.
     CausalKey,
+    /// `pgweir.report_token`.
+    ReportToken,
 }
 
 impl PgweirName {
@@ -153,6 +155,7 @@ impl PgweirName {
             "max_staleness" => PgweirName::MaxStaleness,
             "token" => PgweirName::Token,
             "causal_key" => PgweirName::CausalKey,
+            "report_token" => PgweirName::ReportToken,
             _ => return None,
         })
     }
@@ -165,6 +168,7 @@ impl PgweirName {
             PgweirName::MaxStaleness => "max_staleness",
             PgweirName::Token => "token",
             PgweirName::CausalKey => "causal_key",
+            PgweirName::ReportToken => "report_token",
         }
     }
 }

@@ -238,6 +238,15 @@ impl Metrics {
         self.gauge(names::PRIMARY_KNOWN, &[]).set(f64::from(u8::from(view.primary.is_some())));
     }
 
+    /// Sets the gauges of causal keys. `store`: does it answer, and how often did it not?
+    pub fn publish_causal(&self, keys: usize, store: Option<(bool, u64)>) {
+        self.gauge(names::CAUSAL_KEYS, &[]).set(keys as f64);
+        if let Some((is_up, failures)) = store {
+            self.gauge(names::CAUSAL_STORE_UP, &[]).set(f64::from(u8::from(is_up)));
+            self.counter(names::CAUSAL_STORE_FAILURES, &[]).absolute(failures);
+        }
+    }
+
     fn publish_node(&self, node: &NodeView, now: Moment) {
         let name: (&'static str, Arc<str>) = ("node", node.name.clone());
         let is = |yes: bool| f64::from(u8::from(yes));

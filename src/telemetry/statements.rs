@@ -99,7 +99,10 @@ pub fn is_read(reason: Reason) -> bool {
         | Reason::AfterWrite
         | Reason::NotFreshEnough
         | Reason::NoReplica
-        | Reason::Replayed => true,
+        | Reason::Replayed
+        | Reason::TokenUnproven
+        | Reason::CausalStoreDown
+        | Reason::CausalKeyInDoubt => true,
         Reason::Pinned
         | Reason::InTransaction
         | Reason::Write

@@ -3,10 +3,10 @@
 
 use super::{Columns, Row, cell, yes_no};
 use crate::config::settings::{
-    AuthMethod, AuthQuerySettings, AuthSettings, ClientTlsMode, ClientTlsSettings, ClusterSettings,
-    DatabaseAccess, DatabaseSettings, LimitsSettings, LogFormat, LogSettings, MonitorSettings, NodeSettings,
-    PoolMode, PoolOverrides, PoolSettings, RoutingSettings, RuleSettings, ServerTlsMode, ServerTlsSettings,
-    Settings, TlsNegotiation, TlsSettings,
+    AuthMethod, AuthQuerySettings, AuthSettings, CausalSettings, ClientTlsMode, ClientTlsSettings,
+    ClusterSettings, DatabaseAccess, DatabaseSettings, LimitsSettings, LogFormat, LogSettings,
+    MonitorSettings, NodeSettings, OnMismatch, PoolMode, PoolOverrides, PoolSettings, RoutingSettings,
+    RuleSettings, ServerTlsMode, ServerTlsSettings, Settings, TlsNegotiation, TlsSettings,
 };
 use crate::config::values::{show_duration, show_size};
 use crate::config::{self, Secret};
@@ -47,14 +47,16 @@ pub fn rows(settings: &Settings) -> Vec<Row> {
     pairs(settings)
         .into_iter()
         .map(|(key, value)| {
-            let (default, changeable) = (default_of(&key), yes_no(!FIXED.contains(&key.as_str())));
+            let (default, changeable) =
+                (default_of(&key), yes_no(!FIXED.contains(&key.as_str()) && !key.starts_with("causal.")));
             vec![Some(key), value, default, changeable]
         })
         .collect()
 }
 
 fn pairs(settings: &Settings) -> Pairs {
-    let Settings { listen, http, cluster, pool, databases, routing, auth, tls, limits, log } = settings;
+    let Settings { listen, http, cluster, pool, databases, routing, causal, auth, tls, limits, log } =
+        settings;
     let mut pairs = vec![
         ("listen".to_owned(), cell(list(listen.iter().map(ToString::to_string)))),
         ("http".to_owned(), Some(http.map_or_else(|| "off".to_owned(), |address| address.to_string()))),
@@ -63,6 +65,7 @@ fn pairs(settings: &Settings) -> Pairs {
     of_pool(pool, &mut pairs);
     databases.iter().for_each(|(name, database)| of_database(name, database, &mut pairs));
     of_routing(routing, &mut pairs);
+    of_causal(causal, &mut pairs);
     of_auth(auth, &mut pairs);
     of_tls(tls, &mut pairs);
     of_limits(limits, &mut pairs);
@@ -152,7 +155,8 @@ fn of_overrides(section: &str, overrides: &PoolOverrides, pairs: &mut Pairs) {
 }
 
 fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
-    let RoutingSettings { policy, kick_flush, read_only_functions, writing_functions, rules } = routing;
+    let RoutingSettings { policy, kick_flush, read_only_functions, writing_functions, rules, token_mismatch } =
+        routing;
     let RuleSettings { rules, subjects: _, always_fresh, may_be_stale } = rules;
     let RoutingPolicy {
         consistency,
@@ -183,6 +187,7 @@ fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
         ("lag_wait_limit", time(*lag_wait_limit)),
         ("pin_after_write", Some(pin_word(*pin_after_write))),
         ("balance", cell(balance_word(*balance))),
+        ("token_mismatch", cell(mismatch_word(*token_mismatch))),
         ("functions.read_only", cell(list(read_only_functions.iter().cloned()))),
         ("functions.writing", cell(list(writing_functions.iter().cloned()))),
         ("always_fresh", cell(list(always_fresh.iter().cloned()))),
@@ -196,6 +201,27 @@ fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
         }
         Origin::AlwaysFresh | Origin::MayBeStale => None,
     }));
+}
+
+fn of_causal(causal: &CausalSettings, pairs: &mut Pairs) {
+    let CausalSettings { setting, keys, expiry, store, store_timeout, on_store_down, prefix } = causal;
+    let entries = [
+        ("setting", setting.clone()),
+        ("keys", cell(keys)),
+        ("expiry", time(*expiry)),
+        ("store", hidden(store.as_ref())),
+        ("store_timeout", time(*store_timeout)),
+        ("on_store_down", cell(mismatch_word(*on_store_down))),
+        ("prefix", cell(prefix)),
+    ];
+    push(pairs, "causal", entries);
+}
+
+fn mismatch_word(word: OnMismatch) -> &'static str {
+    match word {
+        OnMismatch::Warning => "warning",
+        OnMismatch::Error => "error",
+    }
 }
 
 fn of_auth(auth: &AuthSettings, pairs: &mut Pairs) {

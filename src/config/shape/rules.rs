@@ -1,6 +1,6 @@
 //! `routing.rules`, `routing.always_fresh`, `routing.may_be_stale`
 
-use super::{CONSISTENCIES, DAY, MILLISECOND};
+use super::{DAY, MILLISECOND};
 use crate::config::keys;
 use crate::config::mistake::Mistake;
 use crate::config::nearest::nearest;
@@ -111,7 +111,7 @@ fn effect(section: &Section<'_>, cluster: &ClusterSettings, reader: &mut Reader)
         route: reader.optional(section, "route", one_of(ROUTES, &[])).unwrap_or_default(),
         tag: reader.optional(section, "tag", text).map(Arc::from),
         fallback: reader.optional(section, "fallback", one_of(FALLBACKS, &[])).unwrap_or_default(),
-        consistency: reader.optional(section, "consistency", one_of(CONSISTENCIES, &["strict", "global"])),
+        consistency: reader.optional(section, "consistency", one_of(Consistency::WORDS, &[])),
         max_staleness: reader.optional(section, "max_staleness", bound),
     };
     if reader.count() > before {

@@ -185,3 +185,41 @@ fn the_picture_is_published_when_it_matters_or_its_numbers_are_old() {
     assert!(picture.sampled(NodeId(1), replica(1012, 5000, None), later).view.is_some());
     assert!(picture.failed(NodeId(1), Failure::Late, "late", later).view.is_some());
 }
+
+fn token(timeline: u32, lsn: u64) -> Token {
+    Token { system: Some(7), at: WalPosition { timeline: TimelineId(timeline), lsn: Lsn(lsn) } }
+}
+
+#[test]
+fn a_token_is_the_moment_of_the_first_sample_that_had_reached_it() {
+    let mut picture = Picture::new(&[settings(1)], HealthPolicy::default());
+    assert_eq!(picture.prove(&token(1, 1)), Proof::NoSample);
+    assert_eq!(picture.present(), None);
+    picture.connected(NodeId(0), identity(7));
+    for (sent, lsn) in [(1000, 5000), (1100, 6000), (1200, 6000), (1300, 7000)] {
+        picture.sampled(NodeId(0), primary(sent, lsn, 1), at(sent + 1));
+    }
+    assert_eq!(picture.prove(&token(1, 5000)), Proof::By(at(1000)));
+    assert_eq!(picture.prove(&token(1, 5001)), Proof::By(at(1200)));
+    assert_eq!(picture.prove(&token(1, 7000)), Proof::By(at(1300)));
+    assert_eq!(picture.prove(&token(1, 7001)), Proof::Newer { than: at(1300) });
+    assert_eq!(picture.prove(&token(2, 1)), Proof::Newer { than: at(1300) });
+    assert_eq!(picture.prove(&Token { system: Some(8), ..token(1, 1) }), Proof::Foreign(7));
+    assert_eq!(picture.present(), Some((token(1, 7000), at(1300))));
+    // 24 bytes into a page: the record ended before its header.
+    assert_eq!(picture.prove(&token(1, 8192 + 24)), Proof::Newer { than: at(1300) });
+    picture.sampled(NodeId(0), primary(1400, 8192 + 24, 1), at(1401));
+    assert_eq!(picture.present(), Some((token(1, 8192), at(1400))));
+    assert_eq!(picture.prove(&token(1, 8192 + 24)), Proof::By(at(1400)));
+}
+
+#[test]
+fn a_token_of_the_old_timeline_is_proven_as_far_as_the_promoted_standby_had_replayed() {
+    let mut picture = cluster();
+    picture.sampled(NodeId(0), primary(1100, 9000, 1), at(1101));
+    picture.sampled(NodeId(1), replica(1105, 8000, Some(1)), at(1106));
+    picture.sampled(NodeId(1), primary(1300, 9500, 2), at(1301));
+    assert_eq!(picture.prove(&token(1, 8000)), Proof::By(Moment(1)));
+    assert_eq!(picture.prove(&token(1, 8001)), Proof::LeftBehind(TimelineId(2)));
+    assert_eq!(picture.prove(&token(2, 9500)), Proof::By(at(1300)));
+}

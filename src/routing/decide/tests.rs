@@ -4,7 +4,7 @@ use super::*;
 use crate::cluster::view::{NodeLive, NodeState};
 use crate::freshness::gate::{Durability, Floor, LastRead};
 use crate::node::Role;
-use crate::routing::request::Balance;
+use crate::routing::request::{Balance, Demand};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +59,7 @@ fn read() -> Request {
         shows: true,
         max_staleness: None,
         floor: Floor::default(),
+        demand: Demand::default(),
         last_write: None,
         pipelined_on: None,
         waiting_until: None,
@@ -108,6 +109,11 @@ fn the_table_of_what_only_the_primary_may_do() {
         (Request { learnt: true, ..read() }, Reason::Learnt),
         (Request { replayed: true, ..read() }, Reason::Replayed),
         (Request { excluded: 0b110, ..read() }, Reason::Replayed),
+        (Request { demand: Demand::barred(Reason::TokenUnproven), ..read() }, Reason::TokenUnproven),
+        (
+            Request { demand: Demand::barred(Reason::CausalStoreDown), route: Route::Replica, ..read() },
+            Reason::CausalStoreDown,
+        ),
     ];
     for (request, reason) in table {
         assert_eq!(ask(&request, &view, &RoutingPolicy::default()), ("primary", reason), "{request:?}");
@@ -341,6 +347,7 @@ fn any_request(dice: &mut Dice) -> Request {
     let write = (ago(dice.roll(400)), dice.one(&[Durability::Flushed, Durability::Inserted]));
     let seen =
         LastRead { at: ago(dice.roll(400)), node: NodeId(dice.roll(8) as u16), incarnation: dice.roll(2) };
+    let barred = dice.one(&[Reason::TokenUnproven, Reason::CausalStoreDown, Reason::CausalKeyInDoubt]);
     Request {
         access: dice.one(&[Access::Read, Access::Read, Access::Read, Access::Write, Access::Unknown]),
         why: dice.one(&[Why::PlainRead, Why::SessionState, Why::TransactionControl, Why::CatalogNotLoaded]),
@@ -360,6 +367,13 @@ fn any_request(dice: &mut Dice) -> Request {
         shows: dice.coin(),
         max_staleness: dice.coin().then(|| Duration::from_millis(dice.roll(500))),
         floor: Floor { write: dice.coin().then_some(write), read: dice.coin().then_some(seen) },
+        demand: dice.one(&[
+            Demand::default(),
+            Demand::default(),
+            Demand::by(ago(45)),
+            Demand::default(),
+            Demand::barred(barred),
+        ]),
         last_write: dice.coin().then_some(write.0),
         pipelined_on: dice.coin().then(|| NodeId(dice.roll(8) as u16)),
         waiting_until: dice.coin().then(|| ago(3).plus(Duration::from_millis(dice.roll(6)))),
@@ -388,6 +402,7 @@ fn check(request: &Request, view: &ClusterView, policy: &RoutingPolicy, decision
             let tagged = request.rule.tagged.is_some_and(|tagged| tagged & bit(node.id) != 0);
             assert!(tagged || node.standby.apply_delay.is_zero(), "a delayed standby serves nobody unasked");
             assert!(tagged || request.rule.tagged.is_none() || request.rule.fallback == Fallback::Replica);
+            assert!(request.demand.barred.is_none() && need.insert >= request.demand.insert);
             if request.consistency == Consistency::Global {
                 assert!(need.insert >= request.arrived);
             }

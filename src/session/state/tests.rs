@@ -275,7 +275,7 @@ fn a_setting_whose_value_is_not_known_is_asked_for() {
     run(&mut session, &end(TransactionStatus::Idle, &[Effect::SetUnread("app.tenant".into())]));
     assert_eq!(session.held(), Held::Pinned);
     let asked = answer(&mut session, &[], &[Some("seven")]);
-    assert_eq!(*asked.settings, ["app.tenant".into()]);
+    assert_eq!(*asked.settings, [Box::<str>::from("app.tenant")]);
     assert_eq!(value(&session, "app.tenant").as_deref(), Some("seven"));
     assert_eq!(session.carried, *session.settings());
     assert_eq!(session.held(), Held::Free);

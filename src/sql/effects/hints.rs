@@ -13,12 +13,19 @@ pub struct Hints {
     pub consistency: Option<String>,
     /// The bound of staleness, as written (`2s`).
     pub max_staleness: Option<String>,
+    /// The token, as written.
+    pub token: Option<String>,
+    /// The causal key.
+    pub causal_key: Option<String>,
 }
 
 impl Hints {
     /// Is there nothing but (perhaps) a route?
     pub fn only_route(&self) -> bool {
-        self.consistency.is_none() && self.max_staleness.is_none()
+        self.consistency.is_none()
+            && self.max_staleness.is_none()
+            && self.token.is_none()
+            && self.causal_key.is_none()
     }
 }
 
@@ -41,10 +48,9 @@ pub fn hints_of(text: &[u8]) -> Hints {
 fn read(comment: &str, hints: &mut Hints) {
     let comment = comment.trim_start_matches(['/', '*', '-']).trim_end_matches(['*', '/']);
     for after in comment.split("pgweir.").skip(1) {
-        let Some((name, value)) = after.split_once('=') else { continue };
-        let value =
-            value.trim_start().split([' ', '\t', '\n', '\r', ',', ';', '*']).next().unwrap_or_default();
-        let value = value.trim_matches(['\'', '"']).to_ascii_lowercase();
+        let Some((name, written)) = after.split_once('=') else { continue };
+        let exact = value_of(written.trim_start());
+        let value = exact.to_ascii_lowercase();
         match PgweirName::parse(name.trim()) {
             Some(PgweirName::Route) => {
                 let asked = match value.as_str() {
@@ -59,7 +65,43 @@ fn read(comment: &str, hints: &mut Hints) {
             }
             Some(PgweirName::Consistency) => hints.consistency = Some(value),
             Some(PgweirName::MaxStaleness) => hints.max_staleness = Some(value),
-            Some(PgweirName::Token | PgweirName::CausalKey) | None => {}
+            Some(PgweirName::Token) => hints.token = Some(exact),
+            Some(PgweirName::CausalKey) => hints.causal_key = Some(exact),
+            // For sessions only.
+            Some(PgweirName::ReportToken) | None => {}
         }
     }
+}
+
+/// A value, up to its closing quote, or to the next separator where it has none. What is quoted may be
+/// percent-encoded, as sqlcommenter writes it (`key='user%3A42'`).
+fn value_of(written: &str) -> String {
+    let separators = [' ', '\t', '\n', '\r', ',', ';', '*'];
+    match written.chars().next().filter(|first| matches!(first, '\'' | '"')) {
+        Some(quote) => {
+            let inner = &written[1..];
+            decoded(inner.split(quote).next().unwrap_or_default())
+        }
+        None => written.split(separators).next().unwrap_or_default().trim_matches(['\'', '"']).to_owned(),
+    }
+}
+
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, behind)) = rest.split_first() {
+        let code = (first == b'%').then(|| behind.get(..2)).flatten();
+        let code = code.and_then(|digits| std::str::from_utf8(digits).ok());
+        match code.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &behind[2..];
+            }
+            None => {
+                bytes.push(first);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }

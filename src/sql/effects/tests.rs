@@ -208,4 +208,11 @@ fn hints_are_read_from_comments_only() {
     assert_eq!(hints.route, Some(crate::sql::class::Route::Replica));
     assert_eq!(hints_of(b"SELECT 'pgweir.route=primary'"), Hints::default());
     assert_eq!(hints_of(b"/* pgweir.route */ SELECT 1"), Hints::default());
+    let hints =
+        hints_of(b"/* pgweir.token=v1.7.1.0/3A */ SELECT 1 /*app='x',pgweir.causal_key='User%3A42 b'*/");
+    assert_eq!(hints.token.as_deref(), Some("v1.7.1.0/3A"));
+    assert_eq!(hints.causal_key.as_deref(), Some("User:42 b"));
+    assert!(!hints.only_route());
+    let sqlcommenter = hints_of(b"SELECT 1 /*pgweir.token='v1.7.1.0%2F3A',route='%2Fusers'*/");
+    assert_eq!((sqlcommenter.token.as_deref(), sqlcommenter.route), (Some("v1.7.1.0/3A"), None));
 }
