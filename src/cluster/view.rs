@@ -94,6 +94,18 @@ impl ClusterView {
         self.nodes.get(id.index())
     }
 
+    /// May a session that has a connection to `id` as the primary's go on writing there? While nobody
+    /// is the proven primary it may, for one late answer must not end transactions; unless something
+    /// speaks against it: another claimant of its timeline, news of a newer one, or of its role.
+    pub fn may_go_on_writing(&self, id: NodeId) -> bool {
+        let was_last_seen_as =
+            |node: &NodeView| node.role == Some(Role::Primary) && node.timeline == self.timeline;
+        match self.primary {
+            Some(primary) => primary == id,
+            None => self.conflict.is_none() && self.node(id).is_some_and(was_last_seen_as),
+        }
+    }
+
     /// Replicas that are up and may serve reads.
     pub fn replicas(&self) -> impl Iterator<Item = &NodeView> {
         self.nodes.iter().filter(|node| {
@@ -117,6 +129,12 @@ pub struct NodeLive {
     sample_sent: AtomicU64,
     /// Grows with every monitor connection: watermarks and "same replica" hold within one.
     incarnation: AtomicU64,
+    /// Everything that it showed by then is visible on the primary (`freshness::fence`).
+    fenced: AtomicU64,
+    /// Everything inserted by then is visible on the primary, as a fence of this node has proven.
+    fenced_insert: AtomicU64,
+    /// Somebody waits for a fence up to here.
+    fence_wanted: AtomicU64,
     /// How long, of late, a watermark took to pass a moment somebody waited for, in nanoseconds.
     catch_up_nanos: AtomicU64,
     /// Requests in flight.
@@ -160,7 +178,39 @@ impl NodeLive {
     /// The monitor's connection died, or the timeline changed: nothing is proven any more.
     pub fn forget(&self) {
         self.publish(Moment::NEVER, Moment::NEVER, Moment::NEVER);
+        self.set_fenced(Moment::NEVER, Moment::NEVER);
         self.incarnation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Everything that this node, in this incarnation, showed by then is visible on the primary.
+    pub fn fenced(&self, incarnation: u64) -> Moment {
+        // In this order: a fence of the next incarnation is stored after the number has grown.
+        let fenced = Moment(self.fenced.load(Ordering::Acquire));
+        match self.incarnation.load(Ordering::Acquire) == incarnation {
+            true => fenced,
+            false => Moment::NEVER,
+        }
+    }
+
+    /// Everything inserted by then is visible on the primary, whoever showed it.
+    pub fn fenced_insert(&self) -> Moment {
+        Moment(self.fenced_insert.load(Ordering::Acquire))
+    }
+
+    /// A fence has ended.
+    pub fn set_fenced(&self, shown: Moment, inserted: Moment) {
+        self.fenced_insert.store(inserted.0, Ordering::Release);
+        self.fenced.store(shown.0, Ordering::Release);
+    }
+
+    /// Somebody waits for a fence up to `moment`.
+    pub fn want_fence(&self, moment: Moment) {
+        self.fence_wanted.fetch_max(moment.0, Ordering::AcqRel);
+    }
+
+    /// Up to where somebody has waited for a fence.
+    pub fn fence_wanted(&self) -> Moment {
+        Moment(self.fence_wanted.load(Ordering::Acquire))
     }
 
     /// A request was sent to it.
@@ -197,5 +247,57 @@ impl NodeLive {
     pub fn set_catch_up(&self, took: std::time::Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.catch_up_nanos.store(nanos, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: u16, role: Role, timeline: u32) -> NodeView {
+        NodeView {
+            id: NodeId(id),
+            name: Arc::from("pg"),
+            host: Arc::from("h"),
+            port: 1,
+            weight: 1,
+            zone: None,
+            tags: Arc::from([]),
+            state: NodeState::Down,
+            role: Some(role),
+            timeline: Some(TimelineId(timeline)),
+            position: None,
+            lag_bytes: None,
+            replay_paused: false,
+            serves_reads: false,
+            last_error: None,
+            live: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn a_transaction_goes_on_while_its_primary_is_silent_but_not_when_something_speaks_against_it() {
+        let (one, other) = (NodeId(0), NodeId(1));
+        let table = [
+            (Some(one), None, Role::Primary, 1, true),
+            (Some(other), None, Role::Primary, 1, false),
+            (None, None, Role::Primary, 1, true),
+            (None, Some((one, other)), Role::Primary, 1, false),
+            // Of three claimants the view names two.
+            (None, Some((other, NodeId(2))), Role::Primary, 1, false),
+            (None, None, Role::Primary, 2, false),
+            (None, None, Role::Replica, 1, false),
+        ];
+        for (primary, conflict, role, newest, expected) in table {
+            let timeline = Some(TimelineId(newest));
+            let view = ClusterView {
+                nodes: vec![node(0, role, 1)],
+                primary,
+                conflict,
+                timeline,
+                ..Default::default()
+            };
+            assert_eq!(view.may_go_on_writing(one), expected, "{primary:?} {conflict:?} {role} {newest}");
+        }
     }
 }

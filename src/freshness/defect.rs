@@ -21,6 +21,10 @@ pub enum Defect {
     UnroundedPosition,
     /// Any replica may serve any read.
     AnyReplica,
+    /// A replica is believed by its position alone, whichever timeline it is on.
+    AnyBranch,
+    /// What a session has seen leaves no floor, only what it has written does.
+    ForgottenRead,
     /// From a replica to the primary at once, also at level `strict`.
     NoFence,
 }
@@ -35,6 +39,8 @@ impl Defect {
             | Defect::SampleInFlight
             | Defect::WrittenPosition
             | Defect::UnroundedPosition
+            | Defect::AnyBranch
+            | Defect::ForgottenRead
             | Defect::NoFence => false,
         }
     }

@@ -8,7 +8,7 @@ use crate::lsn::{Lsn, TimelineId, WalPosition};
 use crate::moment::Moment;
 
 /// Entries per track. Thinning keeps far fewer; this is the bound.
-const CAPACITY: usize = 1024;
+pub const CAPACITY: usize = 1024;
 
 /// After thinning, two neighbours `age` old may be up to `age / RESOLUTION` apart, so a watermark
 /// that is that old may look that much older than it is: about 3 %.
@@ -149,6 +149,16 @@ impl PrimaryRing {
     /// The timeline of its samples.
     pub fn timeline(&self) -> Option<TimelineId> {
         self.newest.map(|sample| sample.timeline)
+    }
+
+    /// Entries of its longer track; never more than `CAPACITY`.
+    pub fn len(&self) -> usize {
+        self.insert.entries.len().max(self.flush.entries.len())
+    }
+
+    /// Has it no sample?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Forgets every sample.

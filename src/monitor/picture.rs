@@ -96,6 +96,11 @@ impl Picture {
         &self.view
     }
 
+    /// The samples of the primary that watermarks are proven with.
+    pub fn ring(&self) -> &PrimaryRing {
+        &self.ring
+    }
+
     /// Other nodes, or another policy. A node that stays keeps its id and all that is known of it.
     pub fn reload(&mut self, nodes: &[NodeSettings], policy: HealthPolicy) -> ClusterView {
         self.policy = policy;
@@ -196,10 +201,13 @@ impl Picture {
         tracked.paused = false;
         view.live.publish(sample.sent, sample.sent, sample.sent);
         self.settle();
+        if self.standing.primary != Some(node)
+            && let Some((tracked, view)) = self.entry(node)
+        {
+            // A request may be waiting for proof from the replica that it was a moment ago.
+            tracked.forget(&view.live);
+        }
         if self.standing.primary == Some(node) {
-            if self.ring_of.replace(node).is_some_and(|previous| previous != node) {
-                self.ring.clear();
-            }
             self.ring.set_geometry(geometry);
             if self.ring.push(sample) != Pushed::OutOfOrder {
                 self.cover_replicas(sample, now);
@@ -301,18 +309,21 @@ impl Picture {
         Some((self.tracked.get_mut(node.index())?, self.view.nodes.get_mut(node.index())?))
     }
 
-    /// Who is primary now? On a new timeline every replica must prove itself again.
+    /// Who is primary now? On a new timeline, or under another primary of the same one, everybody else
+    /// must prove themselves again.
     fn settle(&mut self) {
         let claims: Vec<Claim> = self.claims().collect();
         let next = self.standing.advance(&claims);
         let new_timeline = next.timeline != self.standing.timeline;
+        let previous = next.primary.and_then(|primary| self.ring_of.replace(primary));
+        let of_another = previous != next.primary && self.ring.newest().is_some();
         self.standing = next;
-        if !new_timeline {
+        if !new_timeline && !(next.primary.is_some() && of_another) {
             return;
         }
         self.ring.clear();
         for (tracked, view) in self.tracked.iter_mut().zip(&self.view.nodes) {
-            if tracked.health.role() == Some(Role::Replica) {
+            if Some(view.id) != next.primary {
                 tracked.forget(&view.live);
             }
         }

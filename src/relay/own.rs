@@ -1,6 +1,7 @@
 //! Statements that pgweir itself answers: `SET pgweir.…`, `SHOW pgweir.…`, `EXPLAIN (ROUTE) …`,
 //! DEALLOCATE of a name that only pgweir knows; and messages that need no server at all.
 
+use crate::clock;
 use crate::cluster::view::ClusterView;
 use crate::config::values;
 use crate::fault::{Fault, SqlState};
@@ -226,7 +227,8 @@ impl Client {
                 state.route = route(value).ok_or_else(|| invalid(name, value, "auto, primary, replica"))?;
             }
             PgweirName::Consistency => {
-                let level = consistency(value).ok_or_else(|| invalid(name, value, "eventual, session"))?;
+                let valid = "eventual, session, strict, global";
+                let level = Consistency::parse(value).ok_or_else(|| invalid(name, value, valid))?;
                 state.consistency = Some(level);
             }
             PgweirName::MaxStaleness => {
@@ -260,11 +262,10 @@ impl Client {
                 Route::Replica => "replica",
             }
             .to_owned(),
-            PgweirName::Consistency => match state.consistency.unwrap_or(policy.consistency) {
-                Consistency::Eventual => "eventual",
-                Consistency::Session => "session",
+            PgweirName::Consistency => {
+                let own = state.consistency.or_else(|| self.tenant.level());
+                own.unwrap_or(policy.consistency).word().to_owned()
             }
-            .to_owned(),
             PgweirName::MaxStaleness => format!("{:?}", state.max_staleness.unwrap_or(policy.max_staleness)),
             PgweirName::Token | PgweirName::CausalKey => return Err(not_yet(name)),
         })
@@ -277,6 +278,7 @@ impl Client {
         // A comment may stand anywhere, also before the statement's first word.
         group.route = effects::hints_of(text).route.unwrap_or(group.route);
         self.begins_read_only = self.would_begin_read_only(&class, statement);
+        self.arrived = clock::now();
         let (target, reason) = self.decide_now(&group);
         let view = self.context.monitor.view_handle().load_full();
         let mut lines = vec![
@@ -336,15 +338,6 @@ pub fn route(value: &str) -> Option<Route> {
 /// A duration as in the configuration: `500ms`, `2s`.
 pub fn duration(value: &str) -> Option<Duration> {
     values::duration(Duration::ZERO..=Duration::from_secs(86_400))(value).ok()
-}
-
-/// `eventual` or `session`.
-pub fn consistency(value: &str) -> Option<Consistency> {
-    match value.to_ascii_lowercase().as_str() {
-        "eventual" => Some(Consistency::Eventual),
-        "session" => Some(Consistency::Session),
-        _ => None,
-    }
 }
 
 fn invalid(name: PgweirName, value: &str, valid: &str) -> Fault {

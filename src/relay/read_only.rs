@@ -5,9 +5,9 @@ use crate::clock;
 use crate::config::settings::PoolMode;
 use crate::fault::{Fault, SqlState};
 use crate::node::Role;
-use crate::relay::answer::Lost;
 use crate::relay::buffer::Active;
 use crate::relay::client::{Client, End};
+use crate::relay::lost::Lost;
 use crate::relay::place::Placed;
 use crate::relay::reach::lost_while_aligned;
 use crate::routing::reason::Reason;
@@ -82,7 +82,7 @@ impl Client {
             Step::Stay => self.keep(),
             Step::Move(runs) => Box::pin(self.move_block(active, group, runs)).await,
             Step::Refuse => {
-                self.refuse_in_block(active, group);
+                self.refuse_in_block(active, group, &misleading());
                 Ok(Placed::Answered)
             }
         }
@@ -261,12 +261,11 @@ impl Client {
     }
 
     /// The group is not sent. The transaction fails with it, as it does with any other error.
-    pub(super) fn refuse_in_block(&mut self, active: &mut Active, group: &Group) {
-        let fault = misleading();
+    pub(super) fn refuse_in_block(&mut self, active: &mut Active, group: &Group, fault: &Fault) {
         tracing::info!(user = %self.slot.user, database = %self.slot.database, sqlstate = %fault.sqlstate,
             "request refused: {fault}");
         let mut error = Vec::new();
-        writers::fault(&mut error, Severity::Error, &fault);
+        writers::fault(&mut error, Severity::Error, fault);
         writers::parse(&mut active.to_server, b"", b"pgweir: refused in a read-only transaction", &[0, 0]);
         let continued = active.exchange.open;
         if let Some(connection) = self.attached.as_mut().and_then(|attached| attached.lease.connection()) {
@@ -339,7 +338,7 @@ impl Client {
     }
 }
 
-fn misleading() -> Fault {
+pub(super) fn misleading() -> Fault {
     Fault::proxy(
         SqlState::FEATURE_NOT_SUPPORTED,
         "cannot do this in a read-only transaction that runs on a replica",

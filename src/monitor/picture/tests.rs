@@ -111,6 +111,29 @@ fn after_a_promotion_a_replica_serves_only_when_it_proved_the_new_timeline() {
 }
 
 #[test]
+fn a_replica_that_was_promoted_and_overtaken_proves_nothing_to_those_who_still_wait_for_it() {
+    let mut picture = cluster();
+    picture.sampled(NodeId(1), primary(1200, 5100, 2), at(1201));
+    assert_eq!(watermark(&picture, 1), at(1200));
+    picture.sampled(NodeId(2), primary(1300, 5000, 3), at(1301));
+    assert_eq!(picture.view().primary, Some(NodeId(2)));
+    assert_eq!(watermark(&picture, 1), Moment::NEVER);
+    picture.sampled(NodeId(1), primary(1400, 5200, 2), at(1401));
+    assert_eq!(watermark(&picture, 1), Moment::NEVER);
+}
+
+#[test]
+fn what_was_proven_with_one_primary_is_not_believed_under_another_of_the_same_timeline() {
+    let mut picture = cluster();
+    picture.failed(NodeId(0), Failure::Refused, "refused", at(1100));
+    picture.sampled(NodeId(1), primary(1200, 4000, 1), at(1201));
+    assert_eq!(picture.view().primary, Some(NodeId(1)));
+    assert_eq!(watermark(&picture, 2), Moment::NEVER);
+    picture.sampled(NodeId(2), replica(1300, 5000, Some(1)), at(1301));
+    assert_eq!(watermark(&picture, 2), at(1200));
+}
+
+#[test]
 fn two_primaries_on_one_timeline_stop_the_writes_until_one_is_gone() {
     let mut picture = cluster();
     picture.sampled(NodeId(1), primary(1100, 5000, 1), at(1101));
