@@ -38,12 +38,13 @@ fn main() -> ExitCode {
     let stage = Stage::with(Options::with_replicas(REPLICAS), &[NO_WRITER]);
     println!("PostgreSQL {}: a primary and {REPLICAS} replicas", stage.cluster.binaries().version());
     let mut verdicts = Verdicts::default();
-    under_faults(&stage, &settings, "session", Level::Session, &mut verdicts);
-    if knows_level(&stage, "global") {
-        under_faults(&stage, &settings, "global", Level::Global, &mut verdicts);
-    } else {
-        println!("\n== level global: SKIPPED, this pgweir does not have it ==");
-        verdicts.rows.push(["level global".to_owned(), "skipped".to_owned(), "-".to_owned()]);
+    for (name, level) in [("session", Level::Session), ("global", Level::Global)] {
+        if knows_level(&stage, name) {
+            under_faults(&stage, &settings, name, level, &mut verdicts);
+        } else {
+            println!("\n== level {name}: SKIPPED, this pgweir does not have it ==");
+            verdicts.rows.push([format!("level {name}"), "skipped".to_owned(), "-".to_owned()]);
+        }
     }
     shares(&stage, &settings, &mut verdicts);
     broken_variants(&stage, &mut verdicts);

@@ -299,10 +299,10 @@ impl Model {
         match what {
             0 => {
                 let number = self.written[index] + 1;
-                let outcome = if draw % 5 == 0 { Outcome::Unknown } else { Outcome::Done };
+                let outcome = if draw.is_multiple_of(5) { Outcome::Unknown } else { Outcome::Done };
                 let now = self.story.tick();
                 let pending = self.story.history.begin_write(SessionId(session), number, now);
-                if outcome == Outcome::Done || draw % 2 == 0 {
+                if outcome == Outcome::Done || draw.is_multiple_of(2) {
                     let mut next = self.log[self.log.len() - 1].clone();
                     next.0[index] = number;
                     self.log.push(next);
@@ -340,7 +340,7 @@ impl Model {
         let earlier = if self.broken == Broken::EarlierReads { 0 } else { self.read_at[index] };
         let others = if self.global && self.broken != Broken::Others { begun } else { 0 };
         let floor = own.max(earlier).max(others);
-        let point = floor + usize::try_from(draw).unwrap() % (last - floor + 1);
+        let point = floor + (draw as usize) % (last - floor + 1);
         let (registers, list) = self.log[point].clone();
         let shown: Vec<Observation> = Model::items(session)
             .into_iter()

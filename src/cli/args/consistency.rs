@@ -15,6 +15,9 @@ pub struct CheckConsistencyArgs {
     pub url: String,
 
     /// Make and remove the tables here instead (the primary), where the endpoint cannot do that
+    ///
+    /// Reads call a STABLE function of the schema that says who serves them. A proxy that has not
+    /// heard of it may send them to the primary until it has read the catalog again (pgweir: 30 s).
     #[arg(long, value_name = "URL")]
     pub setup_url: Option<String>,
 

@@ -250,3 +250,23 @@ fn number(text: &str) -> u64 {
 fn elements(text: &str) -> Vec<u64> {
     text.trim_matches(['{', '}']).split(',').filter_map(|element| element.parse().ok()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_array_is_read_as_text() {
+        assert_eq!(elements("{}"), Vec::<u64>::new());
+        assert_eq!(elements("{4294967297,2}"), [4_294_967_297, 2]);
+    }
+
+    #[test]
+    fn a_server_says_its_name_and_whether_it_recovers() {
+        let row = |text: &str| vec!["1".to_owned(), text.to_owned()];
+        let replica = Server { name: "pg 2:5433".to_owned(), replica: true };
+        assert_eq!(server(&row("pg 2:5433 on")), Some(replica));
+        assert_eq!(server(&row(":5432 off")), Some(Server { name: ":5432".to_owned(), replica: false }));
+        assert_eq!(server(&row("")), None);
+    }
+}
