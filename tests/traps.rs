@@ -29,18 +29,25 @@ const SCHEMA: [&str; 4] = [
 /// One replica: what it cannot serve, the primary does. Servers that do nothing of their own accord.
 fn scene() -> Scene {
     static STAGE: OnceLock<Stage> = OnceLock::new();
-    Scene::on(&STAGE, || {
+    let scene = Scene::on(&STAGE, || {
         let quiet = Options::with_replicas(1)
             .set("checkpoint_timeout", "1h")
             .set("autovacuum", "off")
             .set("bgwriter_delay", "10s")
             .set("bgwriter_lru_maxpages", "0");
         Stage::with(quiet, &SCHEMA)
-    })
+    });
+    // Whatever a test that failed has left.
+    let replica = scene.cluster.replica(0);
+    replica.resume_replay().unwrap();
+    replica.set_apply_delay(Duration::ZERO).unwrap();
+    replica.wait_caught_up(scene.cluster.primary(), LONG).unwrap();
+    scene
 }
 
+/// On a busy machine no answer of a node must count as late.
 fn tuning(routing: &[&str], defect: Defect) -> Tuning {
-    Tuning { defect, ..Tuning::routing(routing) }
+    Tuning { interval: "500ms", defect, ..Tuning::routing(routing) }
 }
 
 /// The row, and who showed it.
@@ -112,8 +119,10 @@ async fn read_on_the_replica(client: &Client, v: i32, end: Instant) -> bool {
     loop {
         match read(client, 1).await {
             Ok((seen, by)) => {
-                assert_eq!((seen, by.as_str()), (v, "pg2"));
-                return true;
+                assert_eq!(seen, v);
+                if by == "pg2" {
+                    return true;
+                }
             }
             Err(error) if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW) => {}
             Err(error) => panic!("{}", describe(&error)),
@@ -160,7 +169,7 @@ fn a_write_that_ends_where_a_page_ends_is_read_from_a_replica_though_nothing_mor
 fn without_rounding_a_write_that_ends_where_a_page_ends_is_waited_for_in_vain() {
     let scene = scene();
     let weir = scene.weir_with(&tuning(&["on_lag: error"], Defect::UnroundedPosition));
-    assert!(!is_read_at_a_page_boundary(&scene, &weir, Duration::from_secs(2)));
+    assert!(!is_read_at_a_page_boundary(&scene, &weir, Duration::from_secs(3)));
 }
 
 // ── a standby that comes back behind what it has shown
@@ -287,14 +296,9 @@ fn sampling_queries(primary: &DevNode) -> u64 {
     primary.sql_value(sql).unwrap().unwrap().parse().unwrap()
 }
 
-/// Transactions in the monitor's database so far. A server process tells its count about once in a second:
-/// this waits for the next time.
-fn samples(primary: &DevNode) -> u64 {
-    let sql = "SELECT xact_commit FROM pg_stat_database WHERE datname = 'postgres'";
-    let told = || primary.sql_value(sql).unwrap().unwrap().parse().unwrap();
-    let before: u64 = told();
-    wait_until("the monitor's connection tells its count", || told() > before);
-    told()
+/// What the monitor's role has asked so far, where it is logged.
+fn asked(primary: &DevNode) -> usize {
+    primary.log().matches("LOG:  execute ").count()
 }
 
 async fn connect_many(weir: &Weir<'_>) -> Vec<Client> {
@@ -309,11 +313,12 @@ async fn connect_many(weir: &Weir<'_>) -> Vec<Client> {
 fn five_hundred_sessions_that_wait_at_once_cost_the_primary_one_query_at_a_time() {
     let scene = scene();
     let (primary, replica) = (scene.cluster.primary(), scene.cluster.replica(0));
+    primary.sql("ALTER ROLE pgweir SET log_statement = 'all'").unwrap();
     let weir = scene.weir_with(&tuning(&["on_lag: wait", "lag_wait_limit: 60s"], Defect::None));
     let clients = scene.run(connect_many(&weir));
     replica.pause_replay().unwrap();
-    let before = samples(primary);
-    let began = Instant::now();
+    let (began, before) = (Instant::now(), asked(primary));
+    assert!(before > 0, "what the monitor asks is logged");
     let done = Arc::new(std::sync::atomic::AtomicI32::new(0));
     let reads: Vec<JoinHandle<(i32, String)>> = scene.run(async {
         let mut reads = Vec::new();
@@ -338,11 +343,12 @@ fn five_hundred_sessions_that_wait_at_once_cost_the_primary_one_query_at_a_time(
     for (read, id) in reads.into_iter().zip(1..) {
         assert_eq!(scene.run(read).unwrap(), (3000 + id, "pg2".to_owned()));
     }
-    let (asked, elapsed) = (samples(primary) - before, began.elapsed());
+    let (asked, elapsed) = (asked(primary) - before, began.elapsed());
+    primary.sql("ALTER ROLE pgweir RESET log_statement").unwrap();
     println!("{asked} samples in {elapsed:?} for {WAITING} reads, at most {most} in flight");
     assert!(most <= 1, "{most} sampling queries at once");
     // However many wait: not more often than once in a millisecond.
-    assert!(u128::from(asked) <= elapsed.as_millis() + 20, "{asked} samples in {elapsed:?}");
+    assert!(asked as u128 <= elapsed.as_millis() + 20, "{asked} samples in {elapsed:?}");
 }
 
 #[test]
