@@ -37,6 +37,11 @@ isolation: ## 200 sessions over 5 server connections per node for a minute and 5
 	ISOLATION_CHECKS=$${ISOLATION_CHECKS:-500000} ISOLATION_SECONDS=$${ISOLATION_SECONDS:-60} \
 		$(CARGO) test --test isolation -- --nocapture
 
+.PHONY: simulation
+simulation: ## consistency and failover in virtual time (SEEDS=100000; PGWEIR_SIM_SEED=17 tells one story)
+	@scripts/prerequisites.sh build
+	PGWEIR_SIM_SEEDS=$${SEEDS:-100000} $(CARGO) test --test simulation -- --nocapture whatever
+
 .PHONY: check
 check: ## formatting, lints, the cores alone, tidiness
 	@scripts/prerequisites.sh build

@@ -7,7 +7,7 @@
 mod harness;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use harness::{
@@ -177,25 +177,25 @@ fn without_rounding_a_write_that_ends_where_a_page_ends_is_waited_for_in_vain() 
 const SESSIONS: i32 = 20;
 
 /// Somebody writes and reads a row of their own without a pause; what they missed.
-fn load(weir: &Weir<'_>, done: &Arc<AtomicBool>) -> JoinHandle<Vec<String>> {
-    weir.stage().run(async {
-        let (client, done) = (weir.connect().await, done.clone());
-        tokio::spawn(async move {
-            let mut stale = Vec::new();
-            for v in 1.. {
-                if done.load(Ordering::Relaxed) {
-                    break;
-                }
-                write(&client, 0, v).await;
-                // A read that is lost with its server is sent again by pgweir.
-                let (seen, by) = read(&client, 0).await.unwrap();
-                if seen != v {
-                    stale.push(format!("wrote {v}, {by} showed {seen}"));
-                }
+fn load(weir: &Weir<'_>, done: &Arc<AtomicBool>) -> (JoinHandle<()>, Arc<Mutex<Vec<String>>>) {
+    let (client, done) = (weir.stage().run(weir.connect()), done.clone());
+    let stage = weir.stage();
+    let stale = Arc::new(Mutex::new(Vec::new()));
+    let told = stale.clone();
+    let task = stage.spawn(async move {
+        for v in 1.. {
+            if done.load(Ordering::Relaxed) {
+                break;
             }
-            stale
-        })
-    })
+            write(&client, 0, v).await;
+            // A read that is lost with its server is sent again by pgweir.
+            let (seen, by) = read(&client, 0).await.unwrap();
+            if seen != v {
+                told.lock().unwrap().push(format!("wrote {v}, {by} showed {seen}"));
+            }
+        }
+    });
+    (task, stale)
 }
 
 /// Sessions that have written `v`, and seen it on the replica.
@@ -240,7 +240,7 @@ fn missed_behind_a_crash(defect: Defect, v: i32) -> Vec<String> {
     replica.sql("CHECKPOINT").unwrap();
     let weir = scene.weir_with(&tuning(&["max_staleness: 10m"], defect));
     let done = Arc::new(AtomicBool::new(false));
-    let loaded = load(&weir, &done);
+    let (loaded, stale) = load(&weir, &done);
     let sessions = sessions_at_home_on_the_replica(&weir, v);
     fall_back_behind_itself(replica);
     let shown = replica.sql_value(&format!("SELECT count(*) FROM kv WHERE id <= {SESSIONS} AND v = {v}"));
@@ -255,7 +255,8 @@ fn missed_behind_a_crash(defect: Defect, v: i32) -> Vec<String> {
             }
         }
         done.store(true, Ordering::Relaxed);
-        missed.extend(loaded.await.unwrap());
+        loaded.await.unwrap();
+        missed.append(&mut stale.lock().unwrap());
         missed
     });
     replica.set_apply_delay(Duration::ZERO).unwrap();
