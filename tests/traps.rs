@@ -361,9 +361,9 @@ fn the_same_count_sees_more_than_one_query_where_everybody_asks_for_themselves()
         for _ in 0..50 {
             let client = connect_to(primary.address(), MONITOR, APP_DATABASE, "").await.unwrap();
             tasks.push(tokio::spawn(async move {
-                loop {
-                    client.simple_query("SELECT pg_current_wal_insert_lsn()").await.unwrap();
-                }
+                // A primary that takes its time.
+                let sql = "SELECT pg_current_wal_insert_lsn(), pg_sleep(0.5)";
+                while client.simple_query(sql).await.is_ok() {}
             }));
         }
         tasks
