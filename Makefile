@@ -42,6 +42,11 @@ consistency: ## the checker: 5 minutes per level with faults, the share of reads
 	@scripts/prerequisites.sh build server
 	$(CARGO) run --release --example consistency
 
+.PHONY: simulation
+simulation: ## consistency and failover in virtual time (SEEDS=100000; PGWEIR_SIM_SEED=17 tells one story)
+	@scripts/prerequisites.sh build
+	PGWEIR_SIM_SEEDS=$${SEEDS:-100000} $(CARGO) test --test simulation -- --nocapture whatever
+
 .PHONY: check
 check: ## formatting, lints, the cores alone, tidiness
 	@scripts/prerequisites.sh build

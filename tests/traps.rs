@@ -7,7 +7,7 @@
 mod harness;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use harness::{
@@ -29,18 +29,25 @@ const SCHEMA: [&str; 4] = [
 /// One replica: what it cannot serve, the primary does. Servers that do nothing of their own accord.
 fn scene() -> Scene {
     static STAGE: OnceLock<Stage> = OnceLock::new();
-    Scene::on(&STAGE, || {
+    let scene = Scene::on(&STAGE, || {
         let quiet = Options::with_replicas(1)
             .set("checkpoint_timeout", "1h")
             .set("autovacuum", "off")
             .set("bgwriter_delay", "10s")
             .set("bgwriter_lru_maxpages", "0");
         Stage::with(quiet, &SCHEMA)
-    })
+    });
+    // Whatever a test that failed has left.
+    let replica = scene.cluster.replica(0);
+    replica.resume_replay().unwrap();
+    replica.set_apply_delay(Duration::ZERO).unwrap();
+    replica.wait_caught_up(scene.cluster.primary(), LONG).unwrap();
+    scene
 }
 
+/// On a busy machine no answer of a node must count as late.
 fn tuning(routing: &[&str], defect: Defect) -> Tuning {
-    Tuning { defect, ..Tuning::routing(routing) }
+    Tuning { interval: "500ms", defect, ..Tuning::routing(routing) }
 }
 
 /// The row, and who showed it.
@@ -112,8 +119,10 @@ async fn read_on_the_replica(client: &Client, v: i32, end: Instant) -> bool {
     loop {
         match read(client, 1).await {
             Ok((seen, by)) => {
-                assert_eq!((seen, by.as_str()), (v, "pg2"));
-                return true;
+                assert_eq!(seen, v);
+                if by == "pg2" {
+                    return true;
+                }
             }
             Err(error) if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW) => {}
             Err(error) => panic!("{}", describe(&error)),
@@ -160,7 +169,7 @@ fn a_write_that_ends_where_a_page_ends_is_read_from_a_replica_though_nothing_mor
 fn without_rounding_a_write_that_ends_where_a_page_ends_is_waited_for_in_vain() {
     let scene = scene();
     let weir = scene.weir_with(&tuning(&["on_lag: error"], Defect::UnroundedPosition));
-    assert!(!is_read_at_a_page_boundary(&scene, &weir, Duration::from_secs(2)));
+    assert!(!is_read_at_a_page_boundary(&scene, &weir, Duration::from_secs(3)));
 }
 
 // ── a standby that comes back behind what it has shown
@@ -168,25 +177,25 @@ fn without_rounding_a_write_that_ends_where_a_page_ends_is_waited_for_in_vain() 
 const SESSIONS: i32 = 20;
 
 /// Somebody writes and reads a row of their own without a pause; what they missed.
-fn load(weir: &Weir<'_>, done: &Arc<AtomicBool>) -> JoinHandle<Vec<String>> {
-    weir.stage().run(async {
-        let (client, done) = (weir.connect().await, done.clone());
-        tokio::spawn(async move {
-            let mut stale = Vec::new();
-            for v in 1.. {
-                if done.load(Ordering::Relaxed) {
-                    break;
-                }
-                write(&client, 0, v).await;
-                // A read that is lost with its server is sent again by pgweir.
-                let (seen, by) = read(&client, 0).await.unwrap();
-                if seen != v {
-                    stale.push(format!("wrote {v}, {by} showed {seen}"));
-                }
+fn load(weir: &Weir<'_>, done: &Arc<AtomicBool>) -> (JoinHandle<()>, Arc<Mutex<Vec<String>>>) {
+    let (client, done) = (weir.stage().run(weir.connect()), done.clone());
+    let stage = weir.stage();
+    let stale = Arc::new(Mutex::new(Vec::new()));
+    let told = stale.clone();
+    let task = stage.spawn(async move {
+        for v in 1.. {
+            if done.load(Ordering::Relaxed) {
+                break;
             }
-            stale
-        })
-    })
+            write(&client, 0, v).await;
+            // A read that is lost with its server is sent again by pgweir.
+            let (seen, by) = read(&client, 0).await.unwrap();
+            if seen != v {
+                told.lock().unwrap().push(format!("wrote {v}, {by} showed {seen}"));
+            }
+        }
+    });
+    (task, stale)
 }
 
 /// Sessions that have written `v`, and seen it on the replica.
@@ -231,7 +240,7 @@ fn missed_behind_a_crash(defect: Defect, v: i32) -> Vec<String> {
     replica.sql("CHECKPOINT").unwrap();
     let weir = scene.weir_with(&tuning(&["max_staleness: 10m"], defect));
     let done = Arc::new(AtomicBool::new(false));
-    let loaded = load(&weir, &done);
+    let (loaded, stale) = load(&weir, &done);
     let sessions = sessions_at_home_on_the_replica(&weir, v);
     fall_back_behind_itself(replica);
     let shown = replica.sql_value(&format!("SELECT count(*) FROM kv WHERE id <= {SESSIONS} AND v = {v}"));
@@ -246,7 +255,8 @@ fn missed_behind_a_crash(defect: Defect, v: i32) -> Vec<String> {
             }
         }
         done.store(true, Ordering::Relaxed);
-        missed.extend(loaded.await.unwrap());
+        loaded.await.unwrap();
+        missed.append(&mut stale.lock().unwrap());
         missed
     });
     replica.set_apply_delay(Duration::ZERO).unwrap();
@@ -287,14 +297,9 @@ fn sampling_queries(primary: &DevNode) -> u64 {
     primary.sql_value(sql).unwrap().unwrap().parse().unwrap()
 }
 
-/// Transactions in the monitor's database so far. A server process tells its count about once in a second:
-/// this waits for the next time.
-fn samples(primary: &DevNode) -> u64 {
-    let sql = "SELECT xact_commit FROM pg_stat_database WHERE datname = 'postgres'";
-    let told = || primary.sql_value(sql).unwrap().unwrap().parse().unwrap();
-    let before: u64 = told();
-    wait_until("the monitor's connection tells its count", || told() > before);
-    told()
+/// What the monitor's role has asked so far, where it is logged.
+fn asked(primary: &DevNode) -> usize {
+    primary.log().matches("LOG:  execute ").count()
 }
 
 async fn connect_many(weir: &Weir<'_>) -> Vec<Client> {
@@ -309,11 +314,12 @@ async fn connect_many(weir: &Weir<'_>) -> Vec<Client> {
 fn five_hundred_sessions_that_wait_at_once_cost_the_primary_one_query_at_a_time() {
     let scene = scene();
     let (primary, replica) = (scene.cluster.primary(), scene.cluster.replica(0));
+    primary.sql("ALTER ROLE pgweir SET log_statement = 'all'").unwrap();
     let weir = scene.weir_with(&tuning(&["on_lag: wait", "lag_wait_limit: 60s"], Defect::None));
     let clients = scene.run(connect_many(&weir));
     replica.pause_replay().unwrap();
-    let before = samples(primary);
-    let began = Instant::now();
+    let (began, before) = (Instant::now(), asked(primary));
+    assert!(before > 0, "what the monitor asks is logged");
     let done = Arc::new(std::sync::atomic::AtomicI32::new(0));
     let reads: Vec<JoinHandle<(i32, String)>> = scene.run(async {
         let mut reads = Vec::new();
@@ -338,11 +344,12 @@ fn five_hundred_sessions_that_wait_at_once_cost_the_primary_one_query_at_a_time(
     for (read, id) in reads.into_iter().zip(1..) {
         assert_eq!(scene.run(read).unwrap(), (3000 + id, "pg2".to_owned()));
     }
-    let (asked, elapsed) = (samples(primary) - before, began.elapsed());
+    let (asked, elapsed) = (asked(primary) - before, began.elapsed());
+    primary.sql("ALTER ROLE pgweir RESET log_statement").unwrap();
     println!("{asked} samples in {elapsed:?} for {WAITING} reads, at most {most} in flight");
     assert!(most <= 1, "{most} sampling queries at once");
     // However many wait: not more often than once in a millisecond.
-    assert!(u128::from(asked) <= elapsed.as_millis() + 20, "{asked} samples in {elapsed:?}");
+    assert!(asked as u128 <= elapsed.as_millis() + 20, "{asked} samples in {elapsed:?}");
 }
 
 #[test]
@@ -354,9 +361,9 @@ fn the_same_count_sees_more_than_one_query_where_everybody_asks_for_themselves()
         for _ in 0..50 {
             let client = connect_to(primary.address(), MONITOR, APP_DATABASE, "").await.unwrap();
             tasks.push(tokio::spawn(async move {
-                loop {
-                    client.simple_query("SELECT pg_current_wal_insert_lsn()").await.unwrap();
-                }
+                // A primary that takes its time.
+                let sql = "SELECT pg_current_wal_insert_lsn(), pg_sleep(0.5)";
+                while client.simple_query(sql).await.is_ok() {}
             }));
         }
         tasks

@@ -371,9 +371,9 @@ impl Picture {
         let next = self.standing.advance(&claims);
         let new_timeline = next.timeline != self.standing.timeline;
         let previous = next.primary.and_then(|primary| self.ring_of.replace(primary));
-        let of_another = previous != next.primary && self.ring.newest().is_some();
+        let of_another = next.primary.is_some() && previous != next.primary && self.ring.newest().is_some();
         self.standing = next;
-        if !new_timeline && !(next.primary.is_some() && of_another) {
+        if !(new_timeline || of_another) {
             return;
         }
         self.ring.clear();

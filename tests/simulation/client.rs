@@ -144,8 +144,8 @@ impl Client {
         match (self.level(), role) {
             (Consistency::Eventual, _) => Set::default(),
             // A standby may show a commit before its primary does: no level below `strict` forbids it.
-            (Consistency::Session, Role::Primary) => self.acked.or(self.seen_on_primary),
-            (Consistency::Session, Role::Replica) => self.acked.or(self.seen),
+            (_, Role::Primary) => self.acked.or(self.seen_on_primary),
+            (_, Role::Replica) => self.acked.or(self.seen),
         }
     }
 }
@@ -173,7 +173,7 @@ impl World {
                     Ok(())
                 }
             }
-            Phase::Holding(want, request, until) => self.hold(client, want, request, until),
+            Phase::Holding(want, request, until) => self.hold(client, want, request.excluded, until),
             Phase::Sent(sent) => self.serve(client, *sent, choice),
         }
     }
@@ -181,7 +181,7 @@ impl World {
     fn floor_of(&self, client: usize) -> Floor {
         match self.clients[client].level() {
             Consistency::Eventual => Floor::default(),
-            Consistency::Session => self.clients[client].state.floor,
+            _ => self.clients[client].state.floor,
         }
     }
 
@@ -343,7 +343,7 @@ impl World {
         Ok(())
     }
 
-    fn hold(&mut self, client: usize, want: Want, request: Box<Request>, until: Moment) -> Check {
+    fn hold(&mut self, client: usize, want: Want, tried: u64, until: Moment) -> Check {
         if let Some(primary) = self.published.primary.map(NodeId::index)
             && let Some(conn) = self.check_out(primary)
         {
@@ -351,7 +351,6 @@ impl World {
                 self.pools[primary].clear();
                 return self.witnessed(primary, Evidence::InHotStandbyChanged);
             }
-            let tried = request.excluded;
             let to = self.attached(conn, Role::Primary);
             return self.send(client, want, to, None, tried, Reason::Write);
         }

@@ -314,12 +314,12 @@ impl Servers {
 }
 
 fn header(page: u64) -> u64 {
-    if page % GEOMETRY.segment_size == 0 { 40 } else { 24 }
+    if page.is_multiple_of(GEOMETRY.segment_size) { 40 } else { 24 }
 }
 
 /// Where the next record starts.
 fn start_behind(end: u64) -> u64 {
-    if end % GEOMETRY.block_size == 0 { end + header(end) } else { end }
+    if end.is_multiple_of(GEOMETRY.block_size) { end + header(end) } else { end }
 }
 
 /// Where a record of `size` bytes that starts at `start` ends, with the page headers that it crosses.
