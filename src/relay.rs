@@ -16,6 +16,7 @@ mod fence;
 pub mod find;
 pub mod first_packet;
 pub mod login;
+pub mod lost;
 pub mod own;
 pub mod parameters;
 pub mod place;
