@@ -186,12 +186,19 @@ impl Client {
         }
         for effect in effects {
             answer = match effect {
-                Effect::PgweirSet { name, value, .. } => {
+                Effect::PgweirSet { name, value, scope } => {
+                    if scope == effects::Scope::Local && !self.session.state.begin_local() {
+                        return Err(outside_of_a_block());
+                    }
                     self.set_own(name, &value)?;
+                    if scope != effects::Scope::Local {
+                        self.session.state.keep_own(name);
+                    }
                     Answer::Done("SET")
                 }
                 Effect::PgweirReset(name) => {
                     self.reset_own(name)?;
+                    self.session.state.keep_own(name);
                     Answer::Done("RESET")
                 }
                 Effect::PgweirShow(name) => {
@@ -343,6 +350,11 @@ pub fn duration(value: &str) -> Option<Duration> {
 fn invalid(name: PgweirName, value: &str, valid: &str) -> Fault {
     let message = format!("invalid value for parameter \"pgweir.{}\": \"{value}\"", name.as_str());
     Fault::client(SqlState::INVALID_PARAMETER_VALUE, message).hint(format!("Available values: {valid}."))
+}
+
+fn outside_of_a_block() -> Fault {
+    Fault::client(SqlState(*b"25P01"), "SET LOCAL of pgweir's settings works in transaction blocks only")
+        .hint("Use SET for the session, or a comment for one statement.")
 }
 
 fn unknown(name: &str) -> Fault {
