@@ -341,6 +341,7 @@ fn global_reads_show_what_others_have_committed_past_pgweir() {
     assert!(on_replicas >= 2400, "{on_replicas} of {reads}");
 }
 
+#[allow(clippy::async_yields_async, reason = "it is awaited later, beside others")]
 fn tokio_task<T: Send + 'static>(
     scene: &Scene,
     task: impl Future<Output = T> + Send + 'static,
