@@ -341,6 +341,7 @@ fn global_reads_show_what_others_have_committed_past_pgweir() {
     assert!(on_replicas >= 2400, "{on_replicas} of {reads}");
 }
 
+#[allow(clippy::async_yields_async, reason = "it is awaited later, beside others")]
 fn tokio_task<T: Send + 'static>(
     scene: &Scene,
     task: impl Future<Output = T> + Send + 'static,
@@ -484,13 +485,48 @@ fn when_all_replicas_lag_only_so_many_reads_come_to_the_primary() {
             weir_queries(&weir, "lag_reads_held").await == 10 && weir_queries(&weir, "lag_reads").await == 2
         })
         .await;
-        let there = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%lag_read%' AND wait_event_type = 'Lock'";
-        let there = scene.cluster.primary().sql_value(there).unwrap();
-        assert_eq!(there.as_deref(), Some("2"));
+        let there = "SELECT count(*) FROM pg_stat_activity \
+                     WHERE query LIKE '%lag_read%' AND wait_event_type = 'Lock'";
+        wait_for("two of them are on the primary", async || {
+            scene.cluster.primary().sql_value(there).unwrap().as_deref() == Some("2")
+        })
+        .await;
+        assert_eq!(weir_queries(&weir, "lag_reads_held").await, 10);
         locker.batch_execute("COMMIT").await.unwrap();
         for read in reads {
             assert_eq!(read.await.unwrap(), 1);
         }
         assert_eq!(weir_queries(&weir, "lag_reads").await, 0);
+    });
+}
+
+#[test]
+fn a_level_for_one_transaction_is_that_of_its_first_statement_and_ends_with_it() {
+    let scene = scene();
+    let _calm = Calm(&scene);
+    let weir = scene.weir_with(&Tuning::routing(&["max_staleness: 1h"]));
+    let sql = "UPDATE kv SET v = v + 1 WHERE id = 78";
+    let read = "SELECT v FROM kv WHERE id = 78";
+    for replica in scene.cluster.replicas() {
+        replica.pause_replay().unwrap();
+    }
+    scene.cluster.primary().sql_as(APP.name, APP_DATABASE, sql).unwrap();
+    scene.run(async {
+        let client = weir.connect().await;
+        let old = number(&client, read).await;
+        client.batch_execute("BEGIN READ ONLY").await.unwrap();
+        client.batch_execute("SET LOCAL pgweir.consistency = 'global'").await.unwrap();
+        assert_eq!(value(&client, "SHOW pgweir.consistency").await, "global");
+        assert_eq!(number(&client, read).await, old + 1, "it has left the replica on which it began");
+        client.batch_execute("COMMIT").await.unwrap();
+        assert_eq!(value(&client, "SHOW pgweir.consistency").await, "session");
+        client.batch_execute("BEGIN").await.unwrap();
+        client.batch_execute("SET LOCAL pgweir.consistency = 'global'").await.unwrap();
+        client.batch_execute("SET pgweir.route = 'primary'").await.unwrap();
+        client.batch_execute("ROLLBACK").await.unwrap();
+        assert_eq!(value(&client, "SHOW pgweir.consistency").await, "session");
+        assert_eq!(value(&client, "SHOW pgweir.route").await, "primary", "what is not LOCAL stays");
+        let error = client.batch_execute("SET LOCAL pgweir.consistency = 'global'").await.unwrap_err();
+        assert_eq!(error.code().unwrap().code(), "25P01", "{error}");
     });
 }

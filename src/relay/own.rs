@@ -192,14 +192,25 @@ impl Client {
         }
         for effect in effects {
             answer = match effect {
-                Effect::PgweirSet { name, value, .. } => {
+                Effect::PgweirSet { name, value, scope } => {
+                    let local = scope == effects::Scope::Local;
+                    if local && !lasts_for_a_transaction(name) {
+                        return Err(only_for_the_session(name));
+                    }
+                    if local && !self.session.state.begin_local() {
+                        return Err(outside_of_a_block());
+                    }
                     if let Some(warning) = self.set_own(name, &value).await? {
                         writers::fault(out, Severity::Warning, &warning);
+                    }
+                    if !local {
+                        self.session.state.keep_own(name);
                     }
                     Answer::Done("SET")
                 }
                 Effect::PgweirReset(name) => {
                     self.reset_own(name)?;
+                    self.session.state.keep_own(name);
                     Answer::Done("RESET")
                 }
                 Effect::PgweirShow(name) => {
@@ -397,6 +408,22 @@ pub fn duration(value: &str) -> Option<Duration> {
 pub(super) fn invalid(name: PgweirName, value: &str, valid: &str) -> Fault {
     let message = format!("invalid value for parameter \"pgweir.{}\": \"{value}\"", name.as_str());
     Fault::client(SqlState::INVALID_PARAMETER_VALUE, message).hint(format!("Available values: {valid}."))
+}
+
+/// What is required of, or shared with, other connections does not come and go with a transaction.
+fn lasts_for_a_transaction(name: PgweirName) -> bool {
+    matches!(name, PgweirName::Route | PgweirName::Consistency | PgweirName::MaxStaleness)
+}
+
+fn only_for_the_session(name: PgweirName) -> Fault {
+    let message = format!("pgweir.{} cannot be set for a transaction alone", name.as_str());
+    Fault::client(SqlState::FEATURE_NOT_SUPPORTED, message)
+        .hint("Use SET for the session, or a comment for one statement.")
+}
+
+fn outside_of_a_block() -> Fault {
+    Fault::client(SqlState(*b"25P01"), "SET LOCAL of pgweir's settings works in transaction blocks only")
+        .hint("Use SET for the session, or a comment for one statement.")
 }
 
 fn unknown(name: &str) -> Fault {

@@ -117,6 +117,13 @@ impl Client {
         ) && !self.session.state.has_set();
         match fit {
             Fit::Yes if asks => Step::Move(Runs::OnPrimary),
+            // It was placed before it said what it needs.
+            Fit::Yes if self.session.state.has_local() && block.may_begin_again() => {
+                match group.marks.contains(Marks::WORKS) {
+                    true => Step::Move(Runs::OnReplica),
+                    false => Step::Stay,
+                }
+            }
             Fit::Yes => Step::Stay,
             Fit::No | Fit::Misleading if block.may_begin_again() || ends => Step::Move(Runs::OnPrimary),
             Fit::No => Step::Stay,
@@ -167,7 +174,8 @@ impl Client {
     /// Ends the transaction where it is and begins it again on such a node.
     async fn move_block(&mut self, active: &mut Active, group: &Group, runs: Runs) -> Result<Placed, End> {
         self.begins_read_only = runs == Runs::OnReplica;
-        if self.begins_read_only && matches!(self.decide_now(group), (Target::Primary | Target::Refuse, _)) {
+        let stays = self.begins_read_only && !self.is_block_on_replica();
+        if stays && matches!(self.decide_now(group), (Target::Primary | Target::Refuse, _)) {
             return self.keep();
         }
         if !self.ask(active, "ROLLBACK", Act::Swallow).await?
