@@ -328,7 +328,7 @@ impl Client {
             replayed: replay.primary,
             route: if group.route == Route::Auto { state.route } else { group.route },
             held,
-            consistency: self.wished_level().unwrap_or(config.routing.policy.consistency),
+            consistency: self.level(config.routing.policy.consistency),
             max_staleness: hints.max_staleness.or(state.max_staleness),
             floor: state.floor,
             last_write: state.last_write,

@@ -120,9 +120,10 @@ impl Client {
         group.route == Route::Primary || self.ruled.asked.route == Route::Primary
     }
 
-    /// The stricter of the level that the client wishes and the rule's. `None`: whatever holds otherwise.
-    pub(super) fn wished_level(&self) -> Option<Consistency> {
-        self.hints.consistency.or(self.session.state.consistency).max(self.ruled.consistency)
+    /// The level of a request: the stricter of the client's wish and the rule's, else the policy's.
+    pub(super) fn level(&self, policy: Consistency) -> Consistency {
+        let wish = self.hints.consistency.or(self.session.state.consistency);
+        wish.max(self.ruled.consistency).unwrap_or(policy)
     }
 }
 
