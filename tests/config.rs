@@ -335,6 +335,13 @@ fn rules() -> Vec<Broken> {
             "routing.rules[0].match.relation",
         ),
         at(
+            "{ match: { relation: [] }, route: primary }",
+            42,
+            "needs at least one relation",
+            None,
+            "routing.rules[0].match.relation",
+        ),
+        at(
             "{ match: { fingerprint: 9f3c }, route: primary }",
             45,
             "expected the 32 hexadecimal digits",

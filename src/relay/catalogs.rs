@@ -45,7 +45,10 @@ impl DatabaseCatalog {
             return;
         }
         if last.rows.as_ref() != Some(&rows) {
-            if last.rows.is_some() && last.read_at == ddls {
+            // Of whom rules have another wish to know, says nothing about the schema.
+            let same =
+                |old: &CatalogRows| CatalogRows { readers: rows.readers.clone(), ..old.clone() } == rows;
+            if last.rows.as_ref().is_some_and(|old| !same(old)) && last.read_at == ddls {
                 // Somebody has gone past pgweir.
                 self.schema.fetch_add(1, Ordering::AcqRel);
             }

@@ -82,6 +82,14 @@ fn rule(
     let comment = comment(&asked, reader);
     let (relations, names) = relations(&asked, "relation", reader);
     let (fingerprints, shapes) = list(&asked, "fingerprint", fingerprint, reader);
+    // With an empty list it would match every read.
+    for key in ["relation", "fingerprint"] {
+        if let Some(field) =
+            asked.field(key).filter(|field| matches!(&field.tree.value, Value::List(of) if of.is_empty()))
+        {
+            reader.wrong(&field, format!("needs at least one {key}"));
+        }
+    }
     let said = |key: &str, value: &str| format!("{key} {value}");
     let patterns = [("user", &user), ("database", &database), ("application_name", &application_name)];
     let patterns = patterns.iter().filter_map(|(key, of)| of.as_ref().map(|of| said(key, of.as_str())));
@@ -150,8 +158,9 @@ fn bound(value: &str) -> Result<std::time::Duration, Wrong> {
 
 fn comment(section: &Section<'_>, reader: &mut Reader) -> Vec<(String, Pattern)> {
     let Some(field) = section.field("comment") else { return Vec::new() };
+    let before = reader.count();
     let entries = reader.entries(&field);
-    if entries.is_empty() {
+    if entries.is_empty() && reader.count() == before {
         reader.wrong(&field, "needs at least one key: value");
     }
     let pattern = |entry: &crate::config::tree::Entry| {
