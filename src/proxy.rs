@@ -17,12 +17,13 @@ use crate::config::settings::{
 use crate::freshness::defect::Defect;
 use crate::monitor::{Monitor, MonitorSettings, NodeSettings};
 use crate::net::listener::Listener;
+use crate::net::staffing;
 use crate::net::stream::Stream;
 use crate::net::tls::{
     ClientTls, ServerTls, TlsClientSideSettings, TlsError, TlsOpening, TlsServerSideMode,
     TlsServerSideSettings,
 };
-use crate::net::worker::Workers;
+use crate::net::worker::{Crew, Turn, Workers};
 use crate::relay::context::{Context, Parts};
 use crate::relay::login::{self, Arrived};
 use crate::relay::{catalog_reader, sql_client};
@@ -81,7 +82,7 @@ pub struct Proxy {
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
     /// Clients live there; they end with it.
-    _workers: Arc<Workers>,
+    _workers: Workers,
 }
 
 impl Proxy {
@@ -91,11 +92,11 @@ impl Proxy {
         file: Option<PathBuf>,
         logs: Option<LogControl>,
     ) -> Result<Proxy, StartError> {
-        let context = Arc::new(build(Arc::new(settings))?);
+        let workers = Workers::start(settings.workers()).map_err(StartError::Workers)?;
+        let context = Arc::new(build(Arc::new(settings), workers.crew().clone())?);
         let config = context.config.load_full();
         let listeners = listen(&config.listen).await?;
         let reloader = Arc::new(reload::Reloader::new(context.clone(), file, logs));
-        let workers = Arc::new(Workers::start(config.workers()).map_err(StartError::Workers)?);
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let http = match config.http {
@@ -104,8 +105,7 @@ impl Proxy {
         };
         let addresses = listeners.iter().map(Listener::address).collect();
         for listener in listeners {
-            let door =
-                Door { context: context.clone(), reloader: reloader.clone(), workers: workers.clone() };
+            let door = Door { context: context.clone(), reloader: reloader.clone() };
             tasks.spawn(accept(listener, door, stopped.clone()));
         }
         for task in housekeeping::tasks(&context) {
@@ -115,12 +115,18 @@ impl Proxy {
         if let Some(store) = &context.causal.store {
             tasks.spawn(store.clone().run());
         }
+        tasks.spawn(staffing::run(workers.crew().clone()));
         Ok(Proxy { context, addresses, http, reloader, stop, tasks, _workers: workers })
     }
 
     /// Where clients connect.
     pub fn addresses(&self) -> &[String] {
         &self.addresses
+    }
+
+    /// Its workers.
+    pub fn crew(&self) -> &Crew {
+        &self.context.crew
     }
 
     /// Where /metrics and /status.json are.
@@ -168,7 +174,7 @@ impl Proxy {
     }
 }
 
-fn build(config: Arc<Settings>) -> Result<Context, StartError> {
+fn build(config: Arc<Settings>, crew: Arc<Crew>) -> Result<Context, StartError> {
     let server_tls = ServerTls::load(&server_tls_settings(&config.tls.server))?;
     let client_tls = load_client_tls(&config.tls.client)?;
     let monitor =
@@ -190,6 +196,7 @@ fn build(config: Arc<Settings>) -> Result<Context, StartError> {
         client_tls,
         causal,
         metrics: Arc::new(metrics),
+        crew,
     }))
 }
 
@@ -306,7 +313,6 @@ async fn serve_http(
 struct Door {
     context: Arc<Context>,
     reloader: Arc<reload::Reloader>,
-    workers: Arc<Workers>,
 }
 
 async fn accept(listener: Listener, door: Door, mut stopped: watch::Receiver<bool>) {
@@ -315,20 +321,26 @@ async fn accept(listener: Listener, door: Door, mut stopped: watch::Receiver<boo
             accepted = listener.accept() => accepted,
             _ = stopped.changed() => return,
         };
-        if let Some(worker) = door.workers.next() {
-            worker.spawn(enter(stream, address, door.context.clone(), door.reloader.clone()));
+        let crew = &door.context.crew;
+        let turn = crew.next();
+        if let Some(worker) = crew.runtime(crew.home(turn)) {
+            worker.spawn(enter(stream, address, turn, door.clone()));
         }
     }
 }
 
-async fn enter(stream: Stream, address: String, context: Arc<Context>, reloader: Arc<reload::Reloader>) {
+async fn enter(stream: Stream, address: String, turn: Turn, door: Door) {
+    let Door { context, reloader } = door;
     let stream = match stream.settle() {
         Ok(stream) => stream,
         Err(error) => return tracing::warn!(%address, "a connection could not be taken over: {error}"),
     };
     match login::arrive(context.clone(), stream, address).await {
         // A task of its own: the login's state is not kept while the client lives.
-        Arrived::Client(client) => drop(tokio::spawn(client.run())),
+        Arrived::Client(mut client) => {
+            client.turn = turn;
+            drop(tokio::spawn(client.run()));
+        }
         Arrived::Replicating(stream, replicating) => drop(tokio::spawn(replicating.run(stream))),
         Arrived::Console(console) => drop(tokio::spawn(reload::serve_console(*console, context, reloader))),
         Arrived::Done => {}

@@ -15,6 +15,7 @@ pub mod context;
 pub mod draw;
 pub mod first_packet;
 pub mod login;
+pub mod lost;
 pub mod own;
 pub mod parameters;
 pub mod place;

@@ -304,6 +304,15 @@ impl Active {
         }
     }
 
+    /// What the server owes, and what it was to get, is dropped; what the client was sent stays.
+    pub fn abandon(&mut self) {
+        self.answers.drop_unseen();
+        self.exchange.queue.clear();
+        self.exchange.groups.clear();
+        self.to_server.clear();
+        self.to_server_written = 0;
+    }
+
     fn clear(&mut self) {
         self.exchange.clear();
         self.requests.clear();

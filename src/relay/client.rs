@@ -2,6 +2,7 @@
 
 use crate::fault::{Fault, SqlState};
 use crate::net::stream::Stream;
+use crate::net::worker::{Turn, Worker};
 use crate::node::Role;
 use crate::pool::checkout::Lease;
 use crate::pool::tenant::Tenant;
@@ -27,6 +28,7 @@ use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::{FrameError, HEADER_LEN, header};
 use crate::wire::writers::{self, Severity};
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -72,6 +74,8 @@ pub struct Client {
     pub database: Arc<DatabaseCatalog>,
     /// Its bytes.
     pub stream: Stream,
+    /// It decides on which worker it lives.
+    pub turn: Turn,
     /// What lasts of its session.
     pub session: Session,
     /// As others see it.
@@ -227,6 +231,7 @@ impl Client {
             tenant: parts.tenant,
             database: parts.database,
             stream: parts.stream,
+            turn: Turn::default(),
             session: parts.session,
             slot: parts.slot,
             dialect: parts.dialect,
@@ -267,7 +272,12 @@ impl Client {
                 }
             };
             match result {
-                Ok(()) => buffer::give_back(active),
+                Ok(()) => {
+                    buffer::give_back(active);
+                    if self.attached.is_none() && self.context.crew.home(self.turn) != Worker::current() {
+                        return self.move_home();
+                    }
+                }
                 Err(end) => {
                     Box::pin(self.answer_fatal(&mut active, &end)).await;
                     break (end, active.exchange.groups.len());
@@ -276,6 +286,30 @@ impl Client {
         };
         // Boxed: the rest is rare or long past, and an idle client should not carry it.
         Box::pin(self.leave(end, in_flight)).await;
+    }
+
+    /// Goes on living on another worker: the number of those in use has changed.
+    fn move_home(self: Box<Self>) {
+        let context = self.context.clone();
+        let home = context.crew.home(self.turn);
+        let Some(runtime) = context.crew.runtime(home) else { return };
+        runtime.spawn(async move {
+            match self.settled() {
+                Ok(client) => client.run().await,
+                Err(error) => tracing::warn!("a client could not be moved to another worker: {error}"),
+            }
+        });
+    }
+
+    fn settled(self: Box<Self>) -> io::Result<Box<Client>> {
+        let (context, slot) = (self.context.clone(), self.slot.clone());
+        // Nobody but its task takes a client off the list.
+        let lost = |error| {
+            context.clients.leave(&slot);
+            error
+        };
+        let client = *self;
+        Ok(Box::new(Client { stream: client.stream.settle().map_err(lost)?, ..client }))
     }
 
     /// Waits for what comes next; not for ever, where that is limited and no transaction is open.

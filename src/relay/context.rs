@@ -7,6 +7,7 @@ use crate::config::settings::Settings as Config;
 use crate::fault::{Fault, SqlState};
 use crate::monitor::Monitor;
 use crate::net::tls::{ClientTls, ServerTls};
+use crate::net::worker::Crew;
 use crate::pool::tenant::Tenant;
 use crate::relay::cancel::{CANCELS_MAX, ClientSlot, Clients};
 use crate::relay::catalogs::{Catalogs, DatabaseCatalog};
@@ -83,6 +84,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Rare events.
     pub counters: Counters,
+    /// Who works.
+    pub crew: Arc<Crew>,
     /// Places for cancel requests that are being served.
     pub cancels: Semaphore,
     /// Replication connections.
@@ -114,6 +117,8 @@ pub struct Parts {
     pub causal: Causal,
     /// What is measured.
     pub metrics: Arc<Metrics>,
+    /// Who works.
+    pub crew: Arc<Crew>,
 }
 
 impl std::fmt::Debug for Context {
@@ -139,6 +144,7 @@ impl Context {
             causal: parts.causal,
             clients: Clients::default(),
             metrics: parts.metrics,
+            crew: parts.crew,
             counters: Counters::default(),
             cancels: Semaphore::new(CANCELS_MAX),
             replicating: AtomicUsize::new(0),

@@ -264,7 +264,7 @@ impl SessionState {
     }
 
     fn doubt_name(&mut self, name: &str) {
-        if !is_of_transaction(name) && !self.doubted.iter().any(|doubted| **doubted == *name) {
+        if !effects::is_mode(name) && !self.doubted.iter().any(|doubted| **doubted == *name) {
             self.doubted.push(name.into());
         }
     }
@@ -328,7 +328,7 @@ impl SessionState {
             Effect::Pin(reason) => self.pins = self.pins.with(*reason),
             // Gone with the transaction, even where it is set like a setting of the session.
             Effect::Set { name, .. } | Effect::SetUnread(name) | Effect::Reset(name)
-                if is_of_transaction(name) => {}
+                if effects::is_mode(name) => {}
             Effect::Set { name, value, scope: Scope::Session } => self.set(name, value, intern),
             Effect::SetUnread(_) => {
                 self.doubt(effect);
@@ -502,13 +502,6 @@ fn concerns_pins(effect: &Effect) -> bool {
         effect,
         Effect::Pin(_) | Effect::MayUnpin(_) | Effect::Unlisten(_) | Effect::Discard(DiscardKind::Temp)
     )
-}
-
-/// Is it a property of the transaction that is open, whatever its form?
-fn is_of_transaction(name: &str) -> bool {
-    ["transaction_isolation", "transaction_read_only", "transaction_deferrable"]
-        .iter()
-        .any(|known| known.eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]
