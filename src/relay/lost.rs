@@ -9,10 +9,9 @@ use crate::node::Role;
 use crate::relay::answer::Withdrawal;
 use crate::relay::buffer::Active;
 use crate::relay::client::{Client, End};
-use crate::relay::refusal::{fate, lost_for_good};
 use crate::routing::request::Held;
 use crate::session::exchange::{Errand, GroupRecord};
-use crate::sql::class::Marks;
+use crate::sql::class::{Access, Marks};
 use crate::wire::backend::{ErrorFields, TransactionStatus};
 use crate::wire::writers::{self, Severity};
 
@@ -182,4 +181,30 @@ impl Client {
             }
         }
     }
+}
+
+/// What became of a request whose server was lost.
+fn fate(record: &GroupRecord, lost: &Lost) -> Fault {
+    let why = lost.why.to_string();
+    match record.access {
+        Access::Read => Fault::server(SqlState::CONNECTION_FAILURE, "the server was lost while it answered")
+            .detail(why)
+            .hint("Nothing was written; it is safe to retry."),
+        Access::Write | Access::Unknown => Fault::server(
+            SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+            "the server was lost before it said whether the statement took effect",
+        )
+        .detail(why)
+        .hint("Find out whether it did before you send it again."),
+    }
+}
+
+fn lost_for_good(lost: &Lost, in_flight: &std::collections::VecDeque<GroupRecord>) -> Fault {
+    let unknown = in_flight.iter().any(|record| record.access != Access::Read);
+    let sqlstate =
+        if unknown { SqlState::TRANSACTION_RESOLUTION_UNKNOWN } else { SqlState::CONNECTION_FAILURE };
+    let mut fault = Fault::server(sqlstate, "the server connection of this session was lost")
+        .hint("Connect again and retry the transaction.");
+    fault.detail = Some(lost.why.to_string().into());
+    fault
 }

@@ -49,9 +49,8 @@ fn custom_setting(value: &str) -> Result<String, Wrong> {
 }
 
 fn url(value: &str) -> Result<String, Wrong> {
-    match value.starts_with("rediss:") || value.starts_with("valkeys:") {
-        true => return Err("TLS towards the store is not supported; use a tunnel or a Unix socket".into()),
-        false => {}
+    if value.starts_with("rediss:") || value.starts_with("valkeys:") {
+        return Err("TLS towards the store is not supported; use a tunnel or a Unix socket".into());
     }
     match redis::Client::open(value) {
         Ok(_) => Ok(value.to_owned()),
