@@ -137,6 +137,10 @@ fn in_a_read_only_transaction_the_first_read_decides() {
         client.simple_query("BEGIN READ ONLY").await.unwrap();
         assert_eq!(weir.route(&client, "SELECT * FROM accounts").await[0].0, "primary");
         client.simple_query("COMMIT").await.unwrap();
+        client.simple_query("BEGIN READ ONLY").await.unwrap();
+        let cursor = "DECLARE c CURSOR FOR SELECT * FROM accounts";
+        assert_eq!(weir.route(&client, cursor).await[0].0, "primary");
+        client.simple_query("COMMIT").await.unwrap();
         let whole = "BEGIN READ ONLY; SELECT * FROM accounts; COMMIT";
         assert_eq!(weir.route(&client, whole).await[0].0, "primary");
         assert_eq!(weir.route(&client, "BEGIN READ ONLY; SELECT * FROM likes; COMMIT").await[0].0, "replica");

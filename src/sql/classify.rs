@@ -111,10 +111,9 @@ pub fn classify_shape(
         let marks = marks.with(Marks::NOT_ON_STANDBY).with(Marks::LOCKS).with(Marks::WORKS);
         Verdict::unknown(Why::UnsafeEncoding).marked(marks)
     };
-    // Behind a BEGIN READ ONLY there may be reads, too.
-    let may_read = verdict.access == Access::Read || verdict.marks.contains(Marks::TRANSACTION_CONTROL);
+    // In a read-only transaction what is no plain read may read, too: BEGIN; SELECT …, DECLARE … CURSOR.
     let subjects = overrides.subjects();
-    let rules = if may_read { subjects.matches(text, catalog) } else { subjects.open() };
+    let rules = if dialect.can_read(text) { subjects.matches(text, catalog) } else { subjects.open() };
     let hinted = if hints.only_route() { Marks(0) } else { Marks::HINTED };
     Class {
         access: verdict.access,

@@ -118,7 +118,7 @@ impl Subjects {
         (any & self.strict) | (all & !self.strict)
     }
 
-    /// The rules that a text matches which was judged to be a read.
+    /// The rules that a text matches. (Of what writes, only what may be meant is found.)
     pub fn matches(&self, text: &[u8], catalog: &Catalog) -> u64 {
         if self.names.is_empty() && !self.shapes {
             return self.open;
