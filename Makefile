@@ -64,6 +64,11 @@ bench: ## pgbench: direct, HAProxy, PgBouncer, pgweir, interleaved (BENCH_SECOND
 bench-quick: ## the same in one short round: to see that it works, not to quote
 	@BENCH_SECONDS=2 BENCH_ROUNDS=1 $(MAKE) bench
 
+.PHONY: monitor-cost
+monitor-cost: ## what the monitor costs the primary beside 16 writers at full speed (COST_SECONDS)
+	@scripts/prerequisites.sh build server
+	$(CARGO) run --release --example monitor_cost -- --seconds $${COST_SECONDS:-20}
+
 .PHONY: clean
 clean: ## remove what was built
 	$(CARGO) clean

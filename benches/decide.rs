@@ -59,6 +59,8 @@ fn request(access: Access) -> Request {
         route: Route::Auto,
         held: Held::Free,
         consistency: Consistency::Session,
+        arrived: Moment::NEVER,
+        shows: true,
         max_staleness: None,
         floor: Floor { write: Some((Moment(NOW.0 - 5_000_000), Durability::Flushed)), read: None },
         last_write: None,

@@ -5,6 +5,7 @@
 //! atomics; they never meet the lock.
 
 mod catch_up;
+mod fence;
 pub mod picture;
 mod probe;
 mod settings;
@@ -19,6 +20,7 @@ use crate::clock;
 use crate::cluster::view::{ClusterView, NodeState};
 use crate::freshness::defect::Defect;
 use crate::moment::Moment;
+use crate::monitor::fence::Line;
 use crate::monitor::picture::{Outcome, Picture};
 use crate::node::{NodeId, Role};
 use arc_swap::{ArcSwap, Guard};
@@ -43,12 +45,36 @@ struct Shared {
     waiters: AtomicUsize,
     settings: ArcSwap<MonitorSettings>,
     probes: Mutex<HashMap<NodeId, Probe>>,
+    lines: Mutex<HashMap<NodeId, Line>>,
+    queries: Queries,
 }
 
-/// A running task, and how to wake it.
+/// What the nodes were asked so far.
+#[derive(Debug, Default)]
+pub struct Queries {
+    /// Samples, of all nodes.
+    pub samples: AtomicU64,
+    /// Questions of fences: two for the primary and one for the replica, and more while a commit hangs.
+    pub fences: AtomicU64,
+    /// Flushes of the primary's WAL that somebody waited for.
+    pub kicks: AtomicU64,
+}
+
+fn count(of: &AtomicU64) {
+    of.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A node's running tasks, and how to wake them.
 struct Probe {
     wake: Arc<Notify>,
-    task: JoinHandle<()>,
+    fence: Arc<Notify>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Probe {
+    fn abort(&self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
 }
 
 /// Sampling is fast while one of these lives.
@@ -82,6 +108,8 @@ impl Monitor {
             waiters: AtomicUsize::new(0),
             settings: ArcSwap::from_pointee(settings),
             probes: Mutex::new(HashMap::new()),
+            lines: Mutex::new(HashMap::new()),
+            queries: Queries::default(),
         });
         let monitor = Monitor { shared };
         monitor.spawn_probes();
@@ -101,6 +129,11 @@ impl Monitor {
     /// How many samples and pictures were published so far.
     pub fn publications(&self) -> u64 {
         self.shared.publications.load(Ordering::Acquire)
+    }
+
+    /// What the nodes were asked so far.
+    pub fn queries(&self) -> &Queries {
+        &self.shared.queries
     }
 
     /// Somebody begins to wait: the primary is asked at once, the replicas when it has answered.
@@ -139,6 +172,22 @@ impl Monitor {
         }
     }
 
+    /// Somebody waits until everything is visible on the primary that these nodes showed by `at`. Call it
+    /// again before each `published_since`: a run that broke is begun anew only for those who still wait.
+    pub fn want_fence(&self, nodes: impl Fn(NodeId) -> bool, at: Moment) {
+        fence::want(&self.shared, nodes, at);
+    }
+
+    /// As `changed_since`, without asking for samples.
+    pub async fn published_since(&self, seen: u64, until: Moment) {
+        let mut changed = pin!(self.shared.changed.notified());
+        changed.as_mut().enable();
+        if self.publications() == seen {
+            // The caller looks again, whatever ended the wait.
+            drop(tokio::time::timeout_at(clock::instant(until).into(), changed).await);
+        }
+    }
+
     /// The relay saw something on its own connections to `node`.
     pub fn report(&self, node: NodeId, evidence: Evidence) {
         let outcome = self.shared.picture().witnessed(node, evidence, clock::now());
@@ -151,7 +200,7 @@ impl Monitor {
         let view = self.shared.picture().reload(&settings.nodes, settings.policy);
         self.shared.settings.store(Arc::new(settings));
         for (_, probe) in self.shared.probes().drain() {
-            probe.task.abort();
+            probe.abort();
         }
         self.shared.publish(Some(view));
         self.spawn_probes();
@@ -161,9 +210,11 @@ impl Monitor {
     pub async fn shutdown(&self) {
         let ended: Vec<Probe> = self.shared.probes().drain().map(|(_, probe)| probe).collect();
         for probe in ended {
-            probe.task.abort();
-            // An aborted task ends with a JoinError, which is what was asked for.
-            drop(probe.task.await);
+            probe.abort();
+            for task in probe.tasks {
+                // An aborted task ends with a JoinError, which is what was asked for.
+                drop(task.await);
+            }
         }
     }
 
@@ -171,10 +222,12 @@ impl Monitor {
         let view = self.shared.view.load_full();
         let mut probes = self.shared.probes();
         for node in view.nodes.iter().filter(|node| node.state != NodeState::Removed) {
-            let wake = Arc::new(Notify::new());
+            let (wake, fence) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
             // Weak, so that a monitor that everybody dropped ends its tasks.
-            let run = probe::run(Arc::downgrade(&self.shared), node.id, Arc::clone(&wake));
-            probes.insert(node.id, Probe { wake, task: tokio::spawn(run) });
+            let probing = probe::run(Arc::downgrade(&self.shared), node.id, Arc::clone(&wake));
+            let fencing = fence::run(Arc::downgrade(&self.shared), node.id, Arc::clone(&fence));
+            let tasks = [tokio::spawn(probing), tokio::spawn(fencing)];
+            probes.insert(node.id, Probe { wake, fence, tasks });
         }
     }
 }
@@ -188,6 +241,10 @@ impl Shared {
 
     fn probes(&self) -> MutexGuard<'_, HashMap<NodeId, Probe>> {
         self.probes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lines(&self) -> MutexGuard<'_, HashMap<NodeId, Line>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wake(&self, which: impl Fn(NodeId) -> bool) {
@@ -220,7 +277,7 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         for (_, probe) in self.probes().drain() {
-            probe.task.abort();
+            probe.abort();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Listener, TLS, streams.
 
 pub mod listener;
+pub mod staffing;
 pub mod stream;
 pub mod tls;
 pub mod worker;

@@ -10,18 +10,17 @@ use crate::clock;
 use crate::cluster::health::HealthPolicy;
 use crate::config::Settings;
 use crate::config::settings::{
-    ClientTlsMode, ClientTlsSettings, ClusterSettings, Listen, ServerTlsMode, ServerTlsSettings,
-    TlsNegotiation,
+    ClientTlsMode, ClientTlsSettings, Listen, ServerTlsMode, ServerTlsSettings, TlsNegotiation,
 };
-use crate::freshness::defect::Defect;
 use crate::monitor::{Monitor, MonitorSettings, NodeSettings};
 use crate::net::listener::Listener;
+use crate::net::staffing;
 use crate::net::stream::Stream;
 use crate::net::tls::{
     ClientTls, ServerTls, TlsClientSideSettings, TlsError, TlsOpening, TlsServerSideMode,
     TlsServerSideSettings,
 };
-use crate::net::worker::Workers;
+use crate::net::worker::{Crew, Turn, Workers};
 use crate::relay::context::{Context, Parts};
 use crate::relay::login::{self, Arrived};
 use crate::relay::{catalog_reader, sql_client};
@@ -77,7 +76,7 @@ pub struct Proxy {
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
     /// Clients live there; they end with it.
-    _workers: Arc<Workers>,
+    _workers: Workers,
 }
 
 impl Proxy {
@@ -87,11 +86,11 @@ impl Proxy {
         file: Option<PathBuf>,
         logs: Option<LogControl>,
     ) -> Result<Proxy, StartError> {
-        let context = Arc::new(build(Arc::new(settings))?);
+        let workers = Workers::start(settings.workers()).map_err(StartError::Workers)?;
+        let context = Arc::new(build(Arc::new(settings), workers.crew().clone())?);
         let config = context.config.load_full();
         let listeners = listen(&config.listen).await?;
         let reloader = Arc::new(reload::Reloader::new(context.clone(), file, logs));
-        let workers = Arc::new(Workers::start(config.workers()).map_err(StartError::Workers)?);
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let http = match config.http {
@@ -100,20 +99,25 @@ impl Proxy {
         };
         let addresses = listeners.iter().map(Listener::address).collect();
         for listener in listeners {
-            let door =
-                Door { context: context.clone(), reloader: reloader.clone(), workers: workers.clone() };
+            let door = Door { context: context.clone(), reloader: reloader.clone() };
             tasks.spawn(accept(listener, door, stopped.clone()));
         }
         for task in housekeeping::tasks(&context) {
             tasks.spawn(task);
         }
         tasks.spawn(catalog_reader::run(context.clone()));
+        tasks.spawn(staffing::run(workers.crew().clone()));
         Ok(Proxy { context, addresses, http, reloader, stop, tasks, _workers: workers })
     }
 
     /// Where clients connect.
     pub fn addresses(&self) -> &[String] {
         &self.addresses
+    }
+
+    /// Its workers.
+    pub fn crew(&self) -> &Crew {
+        &self.context.crew
     }
 
     /// Where /metrics and /status.json are.
@@ -161,11 +165,10 @@ impl Proxy {
     }
 }
 
-fn build(config: Arc<Settings>) -> Result<Context, StartError> {
+fn build(config: Arc<Settings>, crew: Arc<Crew>) -> Result<Context, StartError> {
     let server_tls = ServerTls::load(&server_tls_settings(&config.tls.server))?;
     let client_tls = load_client_tls(&config.tls.client)?;
-    let monitor =
-        Monitor::start(monitor_settings(&config.cluster, &server_tls, config.routing.policy.defect));
+    let monitor = Monitor::start(monitor_settings(&config, &server_tls));
     let mut seed = [0; 16];
     crate::net::random_fill(&mut seed);
     let half = |bytes: &[u8]| bytes.iter().fold(0, |word, &byte| word << 8 | u64::from(byte));
@@ -181,6 +184,7 @@ fn build(config: Arc<Settings>) -> Result<Context, StartError> {
         server_tls,
         client_tls,
         metrics: Arc::new(metrics),
+        crew,
     }))
 }
 
@@ -238,7 +242,8 @@ fn load_client_tls(settings: &ClientTlsSettings) -> Result<Option<ClientTls>, Tl
     }
 }
 
-fn monitor_settings(cluster: &ClusterSettings, tls: &ServerTls, defect: Defect) -> MonitorSettings {
+fn monitor_settings(config: &Settings, tls: &ServerTls) -> MonitorSettings {
+    let cluster = &config.cluster;
     let node = |node: &crate::config::settings::NodeSettings| NodeSettings {
         name: node.name.clone(),
         host: node.host.clone(),
@@ -254,7 +259,8 @@ fn monitor_settings(cluster: &ClusterSettings, tls: &ServerTls, defect: Defect) 
         database: cluster.monitor.database.clone(),
         policy: HealthPolicy::for_interval(cluster.monitor.interval),
         tls: sql_client::tls_of(tls),
-        defect,
+        kick_flush: config.routing.kick_flush,
+        defect: config.routing.policy.defect,
     }
 }
 
@@ -297,7 +303,6 @@ async fn serve_http(
 struct Door {
     context: Arc<Context>,
     reloader: Arc<reload::Reloader>,
-    workers: Arc<Workers>,
 }
 
 async fn accept(listener: Listener, door: Door, mut stopped: watch::Receiver<bool>) {
@@ -306,20 +311,26 @@ async fn accept(listener: Listener, door: Door, mut stopped: watch::Receiver<boo
             accepted = listener.accept() => accepted,
             _ = stopped.changed() => return,
         };
-        if let Some(worker) = door.workers.next() {
-            worker.spawn(enter(stream, address, door.context.clone(), door.reloader.clone()));
+        let crew = &door.context.crew;
+        let turn = crew.next();
+        if let Some(worker) = crew.runtime(crew.home(turn)) {
+            worker.spawn(enter(stream, address, turn, door.clone()));
         }
     }
 }
 
-async fn enter(stream: Stream, address: String, context: Arc<Context>, reloader: Arc<reload::Reloader>) {
+async fn enter(stream: Stream, address: String, turn: Turn, door: Door) {
+    let Door { context, reloader } = door;
     let stream = match stream.settle() {
         Ok(stream) => stream,
         Err(error) => return tracing::warn!(%address, "a connection could not be taken over: {error}"),
     };
     match login::arrive(context.clone(), stream, address).await {
         // A task of its own: the login's state is not kept while the client lives.
-        Arrived::Client(client) => drop(tokio::spawn(client.run())),
+        Arrived::Client(mut client) => {
+            client.turn = turn;
+            drop(tokio::spawn(client.run()));
+        }
         Arrived::Replicating(stream, replicating) => drop(tokio::spawn(replicating.run(stream))),
         Arrived::Console(console) => drop(tokio::spawn(reload::serve_console(*console, context, reloader))),
         Arrived::Done => {}

@@ -2,5 +2,7 @@
 
 pub mod balance;
 pub mod decide;
+pub mod fence;
+pub mod lag_reads;
 pub mod reason;
 pub mod request;

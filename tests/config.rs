@@ -158,16 +158,16 @@ fn values() -> Vec<Broken> {
         broken(
             and("routing: { consistency: sesion }"),
             (6, 25),
-            "valid: eventual, session",
+            "valid: eventual, session, strict, global",
             Some("session"),
             "routing.consistency",
         ),
         broken(
-            and("routing: { consistency: global }"),
-            (6, 25),
-            "not supported by this version",
-            None,
-            "routing.consistency",
+            and("databases: { shop: { users: { batch: { consistency: globl } } } }"),
+            (6, 53),
+            "valid: eventual, session, strict, global",
+            Some("global"),
+            "databases.shop.users.batch.consistency",
         ),
         broken(
             and("routing: { balance: roundrobin }"),

@@ -65,13 +65,18 @@ fn answers(port: u16, script: &[Vec<u8>], writing: Writing) -> Vec<String> {
 }
 
 const SEEDS: std::ops::Range<u64> = 1..21;
+/// Seeds that have found something once.
+const KNOWN: [u64; 1] = [2433];
 const ROUNDS: usize = 12;
 
-/// `PGWEIR_SEEDS=n` tries n seeds, from `PGWEIR_FIRST_SEED` on.
-fn seeds() -> std::ops::Range<u64> {
+/// `PGWEIR_SEEDS=n` tries n seeds, from `PGWEIR_FIRST_SEED` on, instead of the usual ones.
+fn seeds() -> Vec<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let first = number("PGWEIR_FIRST_SEED").unwrap_or(SEEDS.start);
-    first..number("PGWEIR_SEEDS").map_or(SEEDS.end, |count| first + count)
+    match number("PGWEIR_SEEDS") {
+        Some(count) => (first..first + count).collect(),
+        None => KNOWN.into_iter().chain(SEEDS).collect(),
+    }
 }
 
 fn try_seed(seed: u64) -> bool {
@@ -97,6 +102,6 @@ fn try_seed(seed: u64) -> bool {
 
 #[test]
 fn random_conversations_have_the_answers_of_postgresql() {
-    let wrong: Vec<u64> = seeds().filter(|seed| !try_seed(*seed)).collect();
+    let wrong: Vec<u64> = seeds().into_iter().filter(|seed| !try_seed(*seed)).collect();
     assert!(wrong.is_empty(), "these seeds (PGWEIR_FIRST_SEED=n PGWEIR_SEEDS=1): {wrong:?}");
 }

@@ -305,3 +305,41 @@ fn servers_are_spoken_to_in_direct_tls_where_that_is_configured() {
     cancel(outer.port, wire.pid, &wire.secret);
     assert_eq!(error_of(&wire.until_ready()).unwrap().sqlstate(), "57014");
 }
+
+#[test]
+fn clients_move_to_another_worker_between_two_requests_and_notice_nothing() {
+    let proxy = tls_proxy();
+    let clients: Vec<Wire> = (0..6)
+        .map(|client| match client % 2 {
+            0 => proxy.client(),
+            _ => {
+                let mut wire = Wire::over(Box::new(negotiated(&proxy, POSTGRESQL)));
+                wire.log_in(&app()).unwrap();
+                wire
+            }
+        })
+        .collect();
+    let clients: Vec<_> = (clients.into_iter().enumerate())
+        .map(|(client, mut wire)| {
+            std::thread::spawn(move || {
+                wire.run(&format!("SET app.client = '{client}'"));
+                for round in 0..200 {
+                    assert_eq!(wire.value(&format!("SELECT {round}")), round.to_string());
+                    wire.run("BEGIN");
+                    wire.run(&format!("SET LOCAL app.round = '{round}'"));
+                    let sql = "SELECT current_setting('app.client') || '/' || current_setting('app.round')";
+                    assert_eq!(wire.value(sql), format!("{client}/{round}"));
+                    wire.run("COMMIT");
+                }
+            })
+        })
+        .collect();
+    for turn in 0.. {
+        if clients.iter().all(std::thread::JoinHandle::is_finished) {
+            break;
+        }
+        proxy.employ(1 + turn % 2);
+        std::thread::sleep(std::time::Duration::from_millis(3));
+    }
+    clients.into_iter().for_each(|client| client.join().unwrap());
+}

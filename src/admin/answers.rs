@@ -170,7 +170,12 @@ fn process_stats(context: &Context) -> Vec<(String, u64)> {
         ("replays_stale", &counters.replays_stale),
         ("held", &counters.held),
         ("holding", &counters.holding),
+        ("lag_reads", &counters.lag_reads),
+        ("lag_reads_held", &counters.lag_reads_held),
         ("cancels", &counters.cancels),
+        ("monitor_samples", &context.monitor.queries().samples),
+        ("monitor_fences", &context.monitor.queries().fences),
+        ("monitor_flushes", &context.monitor.queries().kicks),
     ];
     let counted = counted.map(|(name, counter)| (name.to_owned(), counter.load(Ordering::Relaxed)));
     let pins = PinReason::ALL.into_iter().zip(&counters.pins);

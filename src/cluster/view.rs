@@ -129,6 +129,12 @@ pub struct NodeLive {
     sample_sent: AtomicU64,
     /// Grows with every monitor connection: watermarks and "same replica" hold within one.
     incarnation: AtomicU64,
+    /// Everything that it showed by then is visible on the primary (`freshness::fence`).
+    fenced: AtomicU64,
+    /// Everything inserted by then is visible on the primary, as a fence of this node has proven.
+    fenced_insert: AtomicU64,
+    /// Somebody waits for a fence up to here.
+    fence_wanted: AtomicU64,
     /// How long, of late, a watermark took to pass a moment somebody waited for, in nanoseconds.
     catch_up_nanos: AtomicU64,
     /// Requests in flight.
@@ -172,7 +178,39 @@ impl NodeLive {
     /// The monitor's connection died, or the timeline changed: nothing is proven any more.
     pub fn forget(&self) {
         self.publish(Moment::NEVER, Moment::NEVER, Moment::NEVER);
+        self.set_fenced(Moment::NEVER, Moment::NEVER);
         self.incarnation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Everything that this node, in this incarnation, showed by then is visible on the primary.
+    pub fn fenced(&self, incarnation: u64) -> Moment {
+        // In this order: a fence of the next incarnation is stored after the number has grown.
+        let fenced = Moment(self.fenced.load(Ordering::Acquire));
+        match self.incarnation.load(Ordering::Acquire) == incarnation {
+            true => fenced,
+            false => Moment::NEVER,
+        }
+    }
+
+    /// Everything inserted by then is visible on the primary, whoever showed it.
+    pub fn fenced_insert(&self) -> Moment {
+        Moment(self.fenced_insert.load(Ordering::Acquire))
+    }
+
+    /// A fence has ended.
+    pub fn set_fenced(&self, shown: Moment, inserted: Moment) {
+        self.fenced_insert.store(inserted.0, Ordering::Release);
+        self.fenced.store(shown.0, Ordering::Release);
+    }
+
+    /// Somebody waits for a fence up to `moment`.
+    pub fn want_fence(&self, moment: Moment) {
+        self.fence_wanted.fetch_max(moment.0, Ordering::AcqRel);
+    }
+
+    /// Up to where somebody has waited for a fence.
+    pub fn fence_wanted(&self) -> Moment {
+        Moment(self.fence_wanted.load(Ordering::Acquire))
     }
 
     /// A request was sent to it.

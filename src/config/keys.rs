@@ -37,11 +37,12 @@ pub const POOL: Kind = Kind {
     ],
 };
 /// One of `databases:`
-pub const DATABASE: Kind = Kind { place: "databases.*", keys: &["dbname", "pool", "users"] };
+pub const DATABASE: Kind = Kind { place: "databases.*", keys: &["dbname", "consistency", "pool", "users"] };
 /// `databases.*.pool:`
 pub const DATABASE_POOL: Kind = Kind { place: "databases.*.pool", keys: &["mode", "size", "min_idle"] };
 /// One of `databases.*.users:`
-pub const DATABASE_USER: Kind = Kind { place: "databases.*.users.*", keys: &["mode", "size", "min_idle"] };
+pub const DATABASE_USER: Kind =
+    Kind { place: "databases.*.users.*", keys: &["consistency", "mode", "size", "min_idle"] };
 /// `routing:`
 pub const ROUTING: Kind = Kind {
     place: "routing",
@@ -50,7 +51,11 @@ pub const ROUTING: Kind = Kind {
         "max_staleness",
         "max_lag",
         "wait",
+        "global_wait",
+        "fence_wait",
+        "kick_flush",
         "on_lag",
+        "lag_reads",
         "lag_wait_limit",
         "pin_after_write",
         "balance",

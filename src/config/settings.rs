@@ -2,7 +2,7 @@
 //! number is within its range, every reference points at something.
 
 use crate::config::secret::Secret;
-use crate::routing::request::RoutingPolicy;
+use crate::routing::request::{Consistency, RoutingPolicy};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -131,9 +131,11 @@ pub struct PoolSettings {
     pub connect_timeout: Duration,
     /// Pools at most, over all databases, users and nodes.
     pub max_pools: u32,
+    /// The consistency level of the clients of a database or user that has its own.
+    pub consistency: Option<Consistency>,
 }
 
-/// What a database, or a user of one, has to say differently about its pools.
+/// What a database, or a user of one, has to say differently.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PoolOverrides {
     /// When a server connection goes back.
@@ -142,6 +144,8 @@ pub struct PoolOverrides {
     pub size: Option<u32>,
     /// Server connections kept open though idle.
     pub min_idle: Option<u32>,
+    /// The consistency level.
+    pub consistency: Option<Consistency>,
 }
 
 impl PoolSettings {
@@ -152,6 +156,7 @@ impl PoolSettings {
             mode: overrides.mode.unwrap_or(self.mode),
             size,
             min_idle: overrides.min_idle.unwrap_or(self.min_idle).min(size),
+            consistency: overrides.consistency.or(self.consistency),
             ..self.clone()
         }
     }
@@ -162,9 +167,9 @@ impl PoolSettings {
 pub struct DatabaseSettings {
     /// The name of the database on the servers (an alias has another than its key).
     pub dbname: String,
-    /// Its pools.
+    /// Its pools and level.
     pub pool: PoolOverrides,
-    /// Its pools for single users.
+    /// The same for single users.
     pub users: BTreeMap<String, PoolOverrides>,
 }
 
@@ -195,10 +200,12 @@ impl Settings {
 }
 
 /// Which reads may go where.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct RoutingSettings {
     /// What `decide` goes by.
     pub policy: RoutingPolicy,
+    /// May the monitor flush an asynchronous commit that somebody waits for?
+    pub kick_flush: bool,
     /// Functions declared as reading only, whatever the catalog says (`name` or `schema.name`, as in SQL).
     pub read_only_functions: Vec<String>,
     /// Functions declared as writing, whatever the catalog says.
@@ -405,6 +412,17 @@ impl Default for MonitorSettings {
     }
 }
 
+impl Default for RoutingSettings {
+    fn default() -> RoutingSettings {
+        RoutingSettings {
+            policy: RoutingPolicy::default(),
+            kick_flush: true,
+            read_only_functions: Vec::new(),
+            writing_functions: Vec::new(),
+        }
+    }
+}
+
 impl Default for PoolSettings {
     fn default() -> PoolSettings {
         PoolSettings {
@@ -417,6 +435,7 @@ impl Default for PoolSettings {
             max_lifetime: Some(Duration::from_secs(3600)),
             connect_timeout: Duration::from_secs(5),
             max_pools: 1000,
+            consistency: None,
         }
     }
 }

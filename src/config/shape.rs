@@ -98,20 +98,19 @@ fn routing(top: &Section<'_>, reader: &mut Reader) -> RoutingSettings {
     let section = reader.section(&top.child("routing"), &keys::ROUTING);
     let mut settings = RoutingSettings::default();
     let policy = &mut settings.policy;
-    reader.set(
-        &mut policy.consistency,
-        &section,
-        "consistency",
-        one_of(CONSISTENCIES, &["strict", "global"]),
-    );
+    reader.set(&mut policy.consistency, &section, "consistency", one_of(Consistency::WORDS, &[]));
     reader.set(&mut policy.max_staleness, &section, "max_staleness", duration(MILLISECOND..=DAY));
     reader.set(&mut policy.max_lag_bytes, &section, "max_lag", size(1..=1 << 50));
     reader.set(&mut policy.wait, &section, "wait", duration(Duration::ZERO..=60 * SECOND));
+    reader.set(&mut policy.global_wait, &section, "global_wait", duration(Duration::ZERO..=60 * SECOND));
+    reader.set(&mut policy.fence_wait, &section, "fence_wait", duration(MILLISECOND..=3600 * SECOND));
     reader.set(&mut policy.on_lag, &section, "on_lag", one_of(ON_LAG, &[]));
+    reader.set(&mut policy.lag_reads, &section, "lag_reads", number(0..=1_000_000));
     reader.set(&mut policy.lag_wait_limit, &section, "lag_wait_limit", duration(MILLISECOND..=DAY));
     reader.set(&mut policy.pin_after_write, &section, "pin_after_write", pin_after_write);
     reader.set(&mut policy.balance, &section, "balance", one_of(BALANCES, &[]));
     reader.optional(&section, "transactions", one_of(&[("primary", ())], &["split"]));
+    reader.set(&mut settings.kick_flush, &section, "kick_flush", one_of(SWITCH, &[]));
     let functions = reader.section(&section.child("functions"), &keys::FUNCTIONS);
     settings.read_only_functions = names(&functions, "read_only", reader);
     settings.writing_functions = names(&functions, "writing", reader);
@@ -122,8 +121,7 @@ fn routing(top: &Section<'_>, reader: &mut Reader) -> RoutingSettings {
     settings
 }
 
-const CONSISTENCIES: &[(&str, Consistency)] =
-    &[("eventual", Consistency::Eventual), ("session", Consistency::Session)];
+const SWITCH: &[(&str, bool)] = &[("true", true), ("false", false)];
 const ON_LAG: &[(&str, OnLag)] =
     &[("primary", OnLag::Primary), ("wait", OnLag::Wait), ("error", OnLag::Error)];
 const BALANCES: &[(&str, Balance)] = &[

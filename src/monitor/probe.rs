@@ -3,12 +3,13 @@
 use crate::clock;
 use crate::cluster::health::{Failure, HealthPolicy};
 use crate::freshness::defect::Defect;
+use crate::freshness::flush::Unflushed;
 use crate::freshness::ring::{PrimarySample, WalGeometry};
 use crate::lsn::{Lsn, TimelineId};
 use crate::moment::Moment;
-use crate::monitor::Shared;
 use crate::monitor::picture::{Identity, ReplicaSample, Sample};
 use crate::monitor::settings::MonitorSettings;
+use crate::monitor::{Shared, count};
 use crate::node::NodeId;
 use std::error::Error;
 use std::pin::pin;
@@ -49,6 +50,9 @@ const IDENTITY: &str = "SELECT system_identifier,
 const BRANCH: &str = "SELECT GREATEST(
   (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()),
   (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()))";
+
+/// Its commit is synchronous, because it is transactional; nobody reads the message.
+const FLUSH: &str = "SELECT pg_catalog.pg_logical_emit_message(true, 'pgweir', '')";
 
 /// Why a connection ended, or was not made.
 struct Broken {
@@ -105,24 +109,32 @@ async fn live_once(
             return Some(Broken { failure: Failure::Late, error });
         }
     };
-    shared.upgrade()?.picture().connected(node, identity);
-    loop {
+    {
+        let shared = shared.upgrade()?;
+        shared.picture().connected(node, identity);
+        shared.lines().insert(node, Arc::clone(&link.client));
+    }
+    let broken = loop {
         match link.sample(shared, node, &policy).await? {
             Ok(pace) => {
                 *pause = Duration::ZERO;
                 link.rest(shared, wake, pace, &policy).await;
             }
-            Err(broken) => return Some(broken),
+            Err(broken) => break broken,
         }
-    }
+    };
+    shared.upgrade()?.lines().remove(&node);
+    Some(broken)
 }
 
 /// A connection to one node.
 struct Link {
-    client: Client,
+    client: Arc<Client>,
     statement: Statement,
     sent: Moment,
     prove_branch: bool,
+    geometry: WalGeometry,
+    unflushed: Unflushed,
     /// Doubles with each sample in which a replica was behind while nobody waited.
     follow_up: Duration,
     /// For tests: the primary's samples are dated by their answers.
@@ -164,7 +176,8 @@ async fn open(
         .dbname(&settings.database)
         .application_name("pgweir monitor")
         .connect_timeout(settings.policy.connect_timeout)
-        .options("-c jit=off -c default_transaction_read_only=off");
+        // A flush of its own must not wait for standbys.
+        .options("-c jit=off -c default_transaction_read_only=off -c synchronous_commit=local");
     if let Some(password) = &settings.password {
         config.password(password.as_str());
     }
@@ -192,10 +205,12 @@ async fn open(
         identity.geometry = WalGeometry { block_size: 0, segment_size: 0 };
     }
     let link = Link {
-        client,
+        client: Arc::new(client),
         statement,
         sent: Moment::NEVER,
         prove_branch: true,
+        geometry: identity.geometry,
+        unflushed: Unflushed::default(),
         follow_up: MIN_GAP,
         dated_by_answer: settings.defect == Defect::SampleInFlight,
         _driver: driver,
@@ -238,7 +253,34 @@ impl Link {
             Sample::Replica(_) => Pace::Covered,
         };
         shared.perform(outcome);
+        count(&shared.queries.samples);
+        if let Sample::Primary(sample) = sample
+            && self.is_to_flush(&shared, node, sample)
+        {
+            count(&shared.queries.kicks);
+            drop(shared);
+            if let Err(broken) = self.flush().await {
+                return Some(Err(broken));
+            }
+        }
         Some(Ok(pace))
+    }
+
+    /// Does somebody wait for what the primary has inserted and nobody flushes?
+    fn is_to_flush(&mut self, shared: &Shared, node: NodeId, sample: PrimarySample) -> bool {
+        let [insert, flush] = [sample.insert, sample.flush].map(|lsn| self.geometry.last_record_end(lsn));
+        let lies = self.unflushed.sampled(insert, flush, sample.sent, shared.somebody_waits());
+        lies && shared.settings.load().kick_flush && shared.view.load().primary == Some(node)
+    }
+
+    /// A tiny synchronous transaction: what was inserted before it is flushed with it. An error (it has just
+    /// been demoted) leaves it to the WAL writer.
+    async fn flush(&self) -> Result<(), Broken> {
+        match self.client.execute(FLUSH, &[]).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.code().is_some() => Ok(()),
+            Err(error) => Err(lost(error)),
+        }
     }
 
     async fn answer(

@@ -38,6 +38,8 @@ pub struct MonitorSettings {
     pub policy: HealthPolicy,
     /// TLS to the nodes; `None`: plain.
     pub tls: Option<MonitorTls>,
+    /// May a small transaction flush an asynchronous commit that somebody waits for?
+    pub kick_flush: bool,
     /// For tests: what is missing.
     pub defect: Defect,
 }

@@ -17,17 +17,53 @@ pub enum Stream {
     /// A Unix socket.
     Unix(UnixStream),
     /// TLS over TCP.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket>>),
+}
+
+/// The TCP socket below TLS, which can be moved to another runtime while TLS stays as it is.
+#[derive(Debug)]
+pub struct Socket(Option<TcpStream>);
+
+impl Socket {
+    /// To be encrypted.
+    pub fn new(stream: TcpStream) -> Socket {
+        Socket(Some(stream))
+    }
+
+    fn settle(&mut self) -> io::Result<()> {
+        self.0 = self.0.take().map(moved).transpose()?;
+        Ok(())
+    }
+
+    fn stream(&self) -> io::Result<&TcpStream> {
+        self.0.as_ref().ok_or_else(lost)
+    }
+
+    fn pinned(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        self.0.as_mut().map(Pin::new).ok_or_else(lost)
+    }
+}
+
+/// To the runtime of the calling thread.
+fn moved(stream: TcpStream) -> io::Result<TcpStream> {
+    TcpStream::from_std(stream.into_std()?)
+}
+
+/// It could not be moved.
+fn lost() -> io::Error {
+    io::ErrorKind::NotConnected.into()
 }
 
 impl Stream {
-    /// Moves a plain stream to the runtime of the calling worker, so that its readiness wakes nobody
-    /// elsewhere. TLS stays where it is, which works as well and only costs a wake-up.
+    /// Moves it to the runtime of the calling worker, so that its readiness wakes nobody elsewhere.
     pub fn settle(self) -> io::Result<Stream> {
         Ok(match self {
-            Stream::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream.into_std()?)?),
+            Stream::Tcp(stream) => Stream::Tcp(moved(stream)?),
             Stream::Unix(stream) => Stream::Unix(UnixStream::from_std(stream.into_std()?)?),
-            Stream::Tls(stream) => Stream::Tls(stream),
+            Stream::Tls(mut stream) => {
+                stream.get_mut().0.settle()?;
+                Stream::Tls(stream)
+            }
         })
     }
 
@@ -50,8 +86,7 @@ impl Stream {
             Stream::Tcp(stream) => stream.try_io(Interest::READABLE, || look(stream)),
             Stream::Unix(stream) => stream.try_io(Interest::READABLE, || look(stream)),
             Stream::Tls(stream) => {
-                let stream = stream.get_ref().0;
-                stream.try_io(Interest::READABLE, || look(stream))
+                stream.get_ref().0.stream().and_then(|tcp| tcp.try_io(Interest::READABLE, || look(tcp)))
             }
         };
         looked.is_ok_and(|len| len > 0)
@@ -62,10 +97,10 @@ impl Stream {
         let looked = match self {
             Stream::Tcp(stream) => stream.async_io(Interest::READABLE, || look(stream)).await,
             Stream::Unix(stream) => stream.async_io(Interest::READABLE, || look(stream)).await,
-            Stream::Tls(stream) => {
-                let stream = stream.get_ref().0;
-                stream.async_io(Interest::READABLE, || look(stream)).await
-            }
+            Stream::Tls(stream) => match stream.get_ref().0.stream() {
+                Ok(tcp) => tcp.async_io(Interest::READABLE, || look(tcp)).await,
+                Err(lost) => Err(lost),
+            },
         };
         if looked.is_ok_and(|len| len > 0) {
             // It has more to say, which is read before its end is.
@@ -115,6 +150,42 @@ impl Stream {
 /// The number of bytes (of one) that could be read; an error, also that there are none yet.
 fn look<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<usize> {
     socket.into().peek(&mut [MaybeUninit::uninit()])
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.get_mut().pinned()?.poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().pinned()?.poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().pinned()?.poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().pinned()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().pinned()?.poll_shutdown(cx)
+    }
 }
 
 impl AsyncRead for Stream {

@@ -6,7 +6,7 @@ use crate::auth::server_login::{CleartextPolicy, ServerLogin, ServerLoginStep};
 use crate::clock;
 use crate::cluster::view::NodeLive;
 use crate::fault::{Blame, Fault, Retry, SqlState};
-use crate::net::stream::Stream;
+use crate::net::stream::{Socket, Stream};
 use crate::net::tls::{ALPN, ServerTls, TlsOpening, TlsServerSideMode, server_name};
 use crate::net::worker::Worker;
 use crate::node::NodeId;
@@ -109,7 +109,7 @@ async fn handshake(
     port: u16,
 ) -> Result<Stream, Fault> {
     let name = server_name(host).map_err(|error| cannot_connect(host, port, &error.to_string()))?;
-    let encrypted = connector.connect(name, stream).await;
+    let encrypted = connector.connect(name, Socket::new(stream)).await;
     let encrypted = encrypted.map_err(|error| cannot_connect(host, port, &error.to_string()))?;
     Ok(Stream::Tls(Box::new(encrypted.into())))
 }

@@ -6,11 +6,12 @@ use crate::config::settings::{PoolMode, PoolSettings};
 use crate::node::Role;
 use crate::pool::checkout::{Meter, Pool, PoolBounds, PoolCounts};
 use crate::pool::server::Parameters;
+use crate::routing::request::Consistency;
 use crate::session::prepared::{Registry, Scope, Statement};
 use crate::session::settings::Settings;
 use crate::telemetry::metrics::Metrics;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 /// Nodes at most; `decide` keeps them in a 64-bit set.
@@ -31,6 +32,8 @@ pub struct Tenant {
     settings: RwLock<PoolSettings>,
     /// The mode again, for those who ask at every request.
     session_mode: AtomicBool,
+    /// The level again, as its place among the words, from 1; 0: none of its own.
+    level: AtomicU8,
     credential: RwLock<ServerCredential>,
     pools: Box<[OnceLock<Arc<Pool>>]>,
     statements: Mutex<Registry>,
@@ -52,6 +55,7 @@ impl Tenant {
             server_database,
             user,
             session_mode: AtomicBool::new(settings.mode == PoolMode::Session),
+            level: AtomicU8::new(number_of(settings.consistency)),
             settings: RwLock::new(settings),
             credential: RwLock::new(ServerCredential::None),
             pools: (0..NODES_MAX).map(|_| OnceLock::new()).collect(),
@@ -96,10 +100,17 @@ impl Tenant {
         }
     }
 
+    /// The level that the configuration gives this user, or this database.
+    pub fn level(&self) -> Option<Consistency> {
+        let number = usize::from(self.level.load(Ordering::Relaxed));
+        Consistency::WORDS.get(number.checked_sub(1)?).map(|(_, level)| *level)
+    }
+
     /// New settings after a reload.
     pub fn reload(&self, settings: PoolSettings) {
         let bounds = bounds(&settings);
         self.session_mode.store(settings.mode == PoolMode::Session, Ordering::Relaxed);
+        self.level.store(number_of(settings.consistency), Ordering::Relaxed);
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
         self.pools().for_each(|pool| pool.resize(bounds));
     }
@@ -150,6 +161,11 @@ impl Tenant {
     fn welcomes(&self) -> MutexGuard<'_, HashMap<Arc<Settings>, Parameters>> {
         self.welcomes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn number_of(level: Option<Consistency>) -> u8 {
+    let place = Consistency::WORDS.iter().position(|(_, known)| Some(*known) == level);
+    place.map_or(0, |place| place as u8 + 1)
 }
 
 fn bounds(settings: &PoolSettings) -> PoolBounds {

@@ -84,6 +84,10 @@ pub fn publish(context: &Context) {
     let counts = context.classifier.counts();
     metrics.cache.shape.absolute(counts.shared_hits);
     metrics.cache.misses.absolute(counts.misses);
+    let queries = context.monitor.queries();
+    metrics.monitor.samples.absolute(queries.samples.load(Ordering::Relaxed));
+    metrics.monitor.fences.absolute(queries.fences.load(Ordering::Relaxed));
+    metrics.monitor.kicks.absolute(queries.kicks.load(Ordering::Relaxed));
     for tenant in context.tenants() {
         for pool in tenant.pools() {
             let Some(node) = view.node(pool.node) else { continue };

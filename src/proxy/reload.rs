@@ -68,8 +68,9 @@ impl Reloader {
         if let Some(logs) = &self.logs {
             logs.set(&new.log).map_err(|error| error.to_string())?;
         }
-        let monitor = actions.iter().any(is_for_monitor);
-        let settings = super::monitor_settings(&new.cluster, &server_tls, new.routing.policy.defect);
+        let kick = old.routing.kick_flush != new.routing.kick_flush;
+        let monitor = kick || actions.iter().any(is_for_monitor);
+        let settings = super::monitor_settings(&new, &server_tls);
         self.context.server_tls.store(Arc::new(server_tls));
         self.context.client_tls.store(client_tls.map(Arc::new));
         let new: Arc<Settings> = Arc::new(new);

@@ -1,5 +1,7 @@
 //! The two buffers of an active client, and the shelf they come from. An idle client has none.
 
+use crate::clock;
+use crate::moment::Moment;
 use std::cell::RefCell;
 
 /// What a buffer begins with; enough for most requests and answers.
@@ -18,9 +20,20 @@ pub struct ClientBuffer {
     start: usize,
     done: usize,
     end: usize,
+    /// When all that is in it had certainly arrived; `NEVER`: nobody has asked since the last bytes came.
+    arrived: Moment,
 }
 
 impl ClientBuffer {
+    /// A moment at which everything in it had arrived: the same one however often it is asked for, until
+    /// more comes. (The clock is read only where somebody asks.)
+    pub fn arrived(&mut self) -> Moment {
+        if self.arrived == Moment::NEVER {
+            self.arrived = clock::now();
+        }
+        self.arrived
+    }
+
     /// What has not been taken yet.
     pub fn fresh(&self) -> &[u8] {
         &self.data[self.done..self.end]
@@ -65,6 +78,7 @@ impl ClientBuffer {
     /// `len` bytes were read into the room.
     pub fn filled(&mut self, len: usize) {
         self.end = (self.end + len).min(self.data.len());
+        self.arrived = Moment::NEVER;
     }
 
     fn make_room(&mut self) {
@@ -82,6 +96,7 @@ impl ClientBuffer {
 
     fn clear(&mut self) {
         (self.start, self.done, self.end) = (0, 0, 0);
+        self.arrived = Moment::NEVER;
     }
 }
 
@@ -290,6 +305,15 @@ impl Active {
         while let Some(bytes) = self.exchange.queue.pop_fabricated() {
             self.answers.insert(bytes);
         }
+    }
+
+    /// What the server owes, and what it was to get, is dropped; what the client was sent stays.
+    pub fn abandon(&mut self) {
+        self.answers.drop_unseen();
+        self.exchange.queue.clear();
+        self.exchange.groups.clear();
+        self.to_server.clear();
+        self.to_server_written = 0;
     }
 
     fn clear(&mut self) {

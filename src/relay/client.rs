@@ -1,7 +1,9 @@
 //! The loop of one client.
 
 use crate::fault::{Fault, SqlState};
+use crate::moment::Moment;
 use crate::net::stream::Stream;
+use crate::net::worker::{Turn, Worker};
 use crate::node::Role;
 use crate::pool::checkout::Lease;
 use crate::pool::tenant::Tenant;
@@ -10,6 +12,7 @@ use crate::relay::buffer::{self, Active};
 use crate::relay::cancel::{self, ClientSlot};
 use crate::relay::catalogs::DatabaseCatalog;
 use crate::relay::context::Context;
+use crate::relay::find::LagRead;
 use crate::relay::recycle;
 use crate::relay::survey::Survey;
 use crate::session::block::Block;
@@ -24,6 +27,7 @@ use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::{FrameError, HEADER_LEN, header};
 use crate::wire::writers::{self, Severity};
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -56,6 +60,8 @@ pub struct Attached {
     pub role: Role,
     /// Its node's incarnation then: what is read before a restart is not stamped with what came after it.
     pub incarnation: u64,
+    /// Its place among the reads that lag has brought to the primary.
+    pub lag_read: Option<LagRead>,
 }
 
 /// One client between login and goodbye.
@@ -69,6 +75,8 @@ pub struct Client {
     pub database: Arc<DatabaseCatalog>,
     /// Its bytes.
     pub stream: Stream,
+    /// It decides on which worker it lives.
+    pub turn: Turn,
     /// What lasts of its session.
     pub session: Session,
     /// As others see it.
@@ -87,6 +95,8 @@ pub struct Client {
     pub replay: Option<Replay>,
     /// What the comments of the group at hand ask for.
     pub hints: Hints,
+    /// When the group at hand arrived, where its level asks for it.
+    pub arrived: Moment,
     /// What its server is being asked, behind its answers.
     pub survey: Option<Box<Survey>>,
     /// Does the group at hand begin (again) a transaction that a replica can serve?
@@ -215,6 +225,7 @@ impl Client {
             tenant: parts.tenant,
             database: parts.database,
             stream: parts.stream,
+            turn: Turn::default(),
             session: parts.session,
             slot: parts.slot,
             dialect: parts.dialect,
@@ -224,6 +235,7 @@ impl Client {
             upheavals: None,
             replay: None,
             hints: Hints::default(),
+            arrived: Moment::NEVER,
             survey: None,
             begins_read_only: false,
             block: None,
@@ -253,7 +265,12 @@ impl Client {
                 }
             };
             match result {
-                Ok(()) => buffer::give_back(active),
+                Ok(()) => {
+                    buffer::give_back(active);
+                    if self.attached.is_none() && self.context.crew.home(self.turn) != Worker::current() {
+                        return self.move_home();
+                    }
+                }
                 Err(end) => {
                     Box::pin(self.answer_fatal(&mut active, &end)).await;
                     break (end, active.exchange.groups.len());
@@ -262,6 +279,30 @@ impl Client {
         };
         // Boxed: the rest is rare or long past, and an idle client should not carry it.
         Box::pin(self.leave(end, in_flight)).await;
+    }
+
+    /// Goes on living on another worker: the number of those in use has changed.
+    fn move_home(self: Box<Self>) {
+        let context = self.context.clone();
+        let home = context.crew.home(self.turn);
+        let Some(runtime) = context.crew.runtime(home) else { return };
+        runtime.spawn(async move {
+            match self.settled() {
+                Ok(client) => client.run().await,
+                Err(error) => tracing::warn!("a client could not be moved to another worker: {error}"),
+            }
+        });
+    }
+
+    fn settled(self: Box<Self>) -> io::Result<Box<Client>> {
+        let (context, slot) = (self.context.clone(), self.slot.clone());
+        // Nobody but its task takes a client off the list.
+        let lost = |error| {
+            context.clients.leave(&slot);
+            error
+        };
+        let client = *self;
+        Ok(Box::new(Client { stream: client.stream.settle().map_err(lost)?, ..client }))
     }
 
     /// Waits for what comes next; not for ever, where that is limited and no transaction is open.

@@ -6,6 +6,7 @@ use crate::config::settings::Settings as Config;
 use crate::fault::{Fault, SqlState};
 use crate::monitor::Monitor;
 use crate::net::tls::{ClientTls, ServerTls};
+use crate::net::worker::Crew;
 use crate::pool::tenant::Tenant;
 use crate::relay::cancel::{CANCELS_MAX, ClientSlot, Clients};
 use crate::relay::catalogs::{Catalogs, DatabaseCatalog};
@@ -48,6 +49,10 @@ pub struct Counters {
     pub held: AtomicU64,
     /// Those that are held now.
     pub holding: AtomicU64,
+    /// Reads that are on the primary now because no replica was fresh enough.
+    pub lag_reads: AtomicU64,
+    /// Reads that had to wait for their turn there.
+    pub lag_reads_held: AtomicU64,
     /// Cancel requests that reached a server.
     pub cancels: AtomicU64,
     /// Pins, by reason.
@@ -80,6 +85,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Rare events.
     pub counters: Counters,
+    /// Who works.
+    pub crew: Arc<Crew>,
     /// Places for cancel requests that are being served.
     pub cancels: Semaphore,
     /// Replication connections.
@@ -109,6 +116,8 @@ pub struct Parts {
     pub client_tls: Option<ClientTls>,
     /// What is measured.
     pub metrics: Arc<Metrics>,
+    /// Who works.
+    pub crew: Arc<Crew>,
 }
 
 impl std::fmt::Debug for Context {
@@ -133,6 +142,7 @@ impl Context {
             catalogs: Catalogs::default(),
             clients: Clients::default(),
             metrics: parts.metrics,
+            crew: parts.crew,
             counters: Counters::default(),
             cancels: Semaphore::new(CANCELS_MAX),
             replicating: AtomicUsize::new(0),

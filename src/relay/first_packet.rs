@@ -1,7 +1,7 @@
 //! From the first byte to the startup packet: encryption, asked for or begun at once, and cancel requests.
 
 use crate::fault::{Fault, SqlState};
-use crate::net::stream::Stream;
+use crate::net::stream::{Socket, Stream};
 use crate::net::tls::{ALPN, ClientTls};
 use crate::relay::cancel;
 use crate::relay::context::Context;
@@ -118,7 +118,7 @@ async fn answer_ssl_request(context: &Context, place: &mut Option<Stream>) -> Re
 
 async fn encrypt(tls: &ClientTls, tcp: TcpStream) -> Result<Stream, Refusal> {
     // Failed handshakes are answered by TLS itself.
-    let encrypted = tls.acceptor().accept(tcp).await.map_err(|error| {
+    let encrypted = tls.acceptor().accept(Socket::new(tcp)).await.map_err(|error| {
         Refusal::Untold(Fault::client(SqlState::PROTOCOL_VIOLATION, format!("TLS handshake failed: {error}")))
     })?;
     Ok(Stream::Tls(Box::new(encrypted.into())))

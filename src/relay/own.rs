@@ -1,6 +1,7 @@
 //! Statements that pgweir itself answers: `SET pgweir.…`, `SHOW pgweir.…`, `EXPLAIN (ROUTE) …`,
 //! DEALLOCATE of a name that only pgweir knows; and messages that need no server at all.
 
+use crate::clock;
 use crate::cluster::view::ClusterView;
 use crate::config::values;
 use crate::fault::{Fault, SqlState};
@@ -185,12 +186,19 @@ impl Client {
         }
         for effect in effects {
             answer = match effect {
-                Effect::PgweirSet { name, value, .. } => {
+                Effect::PgweirSet { name, value, scope } => {
+                    if scope == effects::Scope::Local && !self.session.state.begin_local() {
+                        return Err(outside_of_a_block());
+                    }
                     self.set_own(name, &value)?;
+                    if scope != effects::Scope::Local {
+                        self.session.state.keep_own(name);
+                    }
                     Answer::Done("SET")
                 }
                 Effect::PgweirReset(name) => {
                     self.reset_own(name)?;
+                    self.session.state.keep_own(name);
                     Answer::Done("RESET")
                 }
                 Effect::PgweirShow(name) => {
@@ -226,7 +234,8 @@ impl Client {
                 state.route = route(value).ok_or_else(|| invalid(name, value, "auto, primary, replica"))?;
             }
             PgweirName::Consistency => {
-                let level = consistency(value).ok_or_else(|| invalid(name, value, "eventual, session"))?;
+                let valid = "eventual, session, strict, global";
+                let level = Consistency::parse(value).ok_or_else(|| invalid(name, value, valid))?;
                 state.consistency = Some(level);
             }
             PgweirName::MaxStaleness => {
@@ -260,11 +269,10 @@ impl Client {
                 Route::Replica => "replica",
             }
             .to_owned(),
-            PgweirName::Consistency => match state.consistency.unwrap_or(policy.consistency) {
-                Consistency::Eventual => "eventual",
-                Consistency::Session => "session",
+            PgweirName::Consistency => {
+                let own = state.consistency.or_else(|| self.tenant.level());
+                own.unwrap_or(policy.consistency).word().to_owned()
             }
-            .to_owned(),
             PgweirName::MaxStaleness => format!("{:?}", state.max_staleness.unwrap_or(policy.max_staleness)),
             PgweirName::Token | PgweirName::CausalKey => return Err(not_yet(name)),
         })
@@ -277,6 +285,7 @@ impl Client {
         // A comment may stand anywhere, also before the statement's first word.
         group.route = effects::hints_of(text).route.unwrap_or(group.route);
         self.begins_read_only = self.would_begin_read_only(&class, statement);
+        self.arrived = clock::now();
         let (target, reason) = self.decide_now(&group);
         let view = self.context.monitor.view_handle().load_full();
         let mut lines = vec![
@@ -338,18 +347,14 @@ pub fn duration(value: &str) -> Option<Duration> {
     values::duration(Duration::ZERO..=Duration::from_secs(86_400))(value).ok()
 }
 
-/// `eventual` or `session`.
-pub fn consistency(value: &str) -> Option<Consistency> {
-    match value.to_ascii_lowercase().as_str() {
-        "eventual" => Some(Consistency::Eventual),
-        "session" => Some(Consistency::Session),
-        _ => None,
-    }
-}
-
 fn invalid(name: PgweirName, value: &str, valid: &str) -> Fault {
     let message = format!("invalid value for parameter \"pgweir.{}\": \"{value}\"", name.as_str());
     Fault::client(SqlState::INVALID_PARAMETER_VALUE, message).hint(format!("Available values: {valid}."))
+}
+
+fn outside_of_a_block() -> Fault {
+    Fault::client(SqlState(*b"25P01"), "SET LOCAL of pgweir's settings works in transaction blocks only")
+        .hint("Use SET for the session, or a comment for one statement.")
 }
 
 fn unknown(name: &str) -> Fault {

@@ -1,22 +1,22 @@
 //! Finds a server for a request group, brings it to the session's state, and forwards the group.
 
 use crate::clock;
-use crate::cluster::health::Evidence;
-use crate::cluster::view::NodeView;
 use crate::config::settings::PoolMode;
 use crate::fault::{Fault, SqlState};
-use crate::freshness::gate::{Floor, Need};
-use crate::moment::Moment;
-use crate::node::{NodeId, Role};
+use crate::freshness::gate::Need;
+use crate::node::Role;
 use crate::pool::checkout::Lease;
 use crate::relay::apart::Lent;
 use crate::relay::buffer::Active;
 use crate::relay::client::{Attached, Client, End, Hints};
 use crate::relay::draw::draw;
+use crate::relay::find::{Found, LagRead};
 use crate::relay::own;
-use crate::relay::reach::{Holding, check_out, is_worth_waiting, lost_while_aligned, no_primary, too_stale};
+use crate::relay::reach::lost_while_aligned;
+use crate::relay::read_only::misleading;
 use crate::relay::refusal::canceled;
 use crate::routing::decide::decide;
+use crate::routing::fence::unfenced;
 use crate::routing::reason::Reason;
 use crate::routing::request::{Consistency, Held, Request, Target};
 use crate::session::exchange::GroupRecord;
@@ -31,11 +31,6 @@ use crate::wire::frame::header;
 use crate::wire::frontend;
 use crate::wire::writers;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
-
-/// A connection that was just made has to wait for one sample of its node. At most so long.
-const FIRST_SAMPLE_WAIT: Duration = Duration::from_millis(50);
 
 /// So many connections may be lost one after the other while they are brought to a session's settings.
 const ALIGN_ATTEMPTS: u8 = 3;
@@ -53,12 +48,6 @@ pub(super) enum Placed {
     Answered,
 }
 
-/// What a search for a server ends with.
-enum Found {
-    Connection(Lease, Role, Reason),
-    Refused(Box<Fault>),
-}
-
 impl Client {
     /// Sends a group on its way, or answers it. False: earlier answers have to be complete first.
     pub async fn place(&mut self, active: &mut Active, group: &Group) -> Result<bool, End> {
@@ -67,6 +56,9 @@ impl Client {
 
     async fn place_within(&mut self, active: &mut Active, group: &Group, attempts: u8) -> Result<bool, End> {
         self.hints = self.hints_of(active, group);
+        if self.level() == Consistency::Global {
+            self.arrived = active.requests.arrived();
+        }
         if active.skip_to_sync {
             return Ok(self.skip(active, group));
         }
@@ -130,12 +122,15 @@ impl Client {
     async fn choose(&mut self, active: &mut Active, group: &Group, idle: bool) -> Result<Placed, End> {
         Ok(match self.attached {
             Some(_) if active.exchange.open && self.misleads(active, group) => {
-                self.refuse_in_block(active, group);
+                self.refuse_in_block(active, group, &misleading());
                 Placed::Answered
             }
             Some(_) if active.exchange.open => Placed::Here(Reason::OpenGroup),
             Some(_) if !idle => self.follow(active, group),
-            Some(_) => self.stay(active, group).await?,
+            Some(_) => match self.fence_attached(group).await {
+                Some(fault) => self.refuse_unfenced(active, group, fault),
+                None => self.stay(active, group).await?,
+            },
             None if self.session.state.status() != TransactionStatus::Idle => {
                 Box::pin(self.resume(active, group)).await?
             }
@@ -164,7 +159,10 @@ impl Client {
         }
         if attached.role == Role::Primary {
             // Whatever it is, and whatever the groups before it do, the primary is right.
-            return Placed::Here(Reason::Pipelined);
+            return match self.is_unfenced(group) {
+                true => Placed::Later,
+                false => Placed::Here(Reason::Pipelined),
+            };
         }
         if self.fits_behind(active, group) {
             return Placed::Here(Reason::ReadOnlyTransaction);
@@ -215,20 +213,26 @@ impl Client {
     /// The ordinary case: the decision is clear, and its pool has an idle connection with the right
     /// settings. Nothing is waited for.
     pub(super) fn find_at_once(&mut self, group: &Group) -> Option<Placed> {
-        let (lease, role, reason) = self.idle_connection(group)?;
-        self.attach(lease, role);
+        let (lease, role, reason, place) = self.idle_connection(group)?;
+        self.attach(lease, role, place);
         Some(Placed::Here(reason))
     }
 
-    fn idle_connection(&self, group: &Group) -> Option<(Lease, Role, Reason)> {
+    fn idle_connection(&self, group: &Group) -> Option<(Lease, Role, Reason, Option<LagRead>)> {
         let view = self.context.monitor.view();
         let config = self.context.config.load();
         let policy = &config.routing.policy;
-        let decision = decide(&self.request(group), &view, policy, clock::now(), draw());
+        let request = self.request(group);
+        let decision = decide(&request, &view, policy, clock::now(), draw());
         let (node, need, role) = match decision.target {
+            Target::Primary if unfenced(&request, &view, policy).is_some() => return None,
             Target::Primary => (view.primary?, Need::default(), Role::Primary),
             Target::Replica { node, need } => (node, need, Role::Replica),
             Target::Wait { .. } | Target::Refuse => return None,
+        };
+        let place = match role {
+            Role::Primary => self.lag_read(decision.reason).ok()?,
+            Role::Replica => None,
         };
         let node = view.node(node)?;
         let mut lease = self.tenant.pool(node)?.try_checkout(self.session.state.settings())?;
@@ -239,7 +243,7 @@ impl Client {
             lease.checkin();
             return None;
         }
-        Some((lease, role, decision.reason))
+        Some((lease, role, decision.reason, place))
     }
 
     /// Finds a server, unless the client cancels the request meanwhile, or vanishes with it as its last.
@@ -258,44 +262,14 @@ impl Client {
                 lease.checkin();
                 Placed::Refused(Box::new(canceled()))
             }
-            Found::Connection(lease, role, reason) => {
-                self.attach(lease, role);
+            Found::Connection(lease, role, reason, place) => {
+                self.attach(lease, role, place);
                 Placed::Here(reason)
             }
         })
     }
 
-    /// Decides, checks out, and decides again where that did not work out.
-    async fn find(&self, group: &Group) -> Found {
-        let mut request = self.request(group);
-        // It may wait in line for long enough that the replica restarts: then the floor demands more.
-        let floor = match request.consistency {
-            Consistency::Eventual => Floor::default(),
-            Consistency::Session => request.floor,
-        };
-        loop {
-            let seen = self.context.monitor.publications();
-            let (target, reason) = self.decide(&request);
-            match target {
-                Target::Primary => return self.find_primary(reason).await,
-                Target::Refuse => return Found::Refused(Box::new(too_stale())),
-                Target::Wait { until } => {
-                    if request.waiting_until.is_none() {
-                        self.context.monitor.kick();
-                    }
-                    request.waiting_until = Some(until);
-                    self.context.monitor.changed_since(seen, until).await;
-                }
-                Target::Replica { node, need } => match self.take_replica(node, need, &floor).await {
-                    Ok(lease) => return Found::Connection(lease, Role::Replica, reason),
-                    // Whatever is wrong with this replica, another or the primary may do.
-                    Err(()) => request.excluded |= 1_u64.checked_shl(u32::from(node.0)).unwrap_or(0),
-                },
-            }
-        }
-    }
-
-    fn decide(&self, request: &Request) -> (Target, Reason) {
+    pub(super) fn decide(&self, request: &Request) -> (Target, Reason) {
         let config = self.context.config.load();
         let view = self.context.monitor.view();
         let decision = decide(request, &view, &config.routing.policy, clock::now(), draw());
@@ -312,7 +286,6 @@ impl Client {
             (Held::Free, PoolMode::Session) => Held::SessionMode,
             (held, _) => held,
         };
-        let config = self.context.config.load();
         let hints = self.hints;
         Request {
             access: group.access,
@@ -325,7 +298,9 @@ impl Client {
             replayed: replay.primary,
             route: if group.route == Route::Auto { state.route } else { group.route },
             held,
-            consistency: hints.consistency.or(state.consistency).unwrap_or(config.routing.policy.consistency),
+            consistency: self.level(),
+            arrived: self.arrived,
+            shows: group.marks.contains(Marks::WORKS),
             max_staleness: hints.max_staleness.or(state.max_staleness),
             floor: state.floor,
             last_write: state.last_write,
@@ -335,118 +310,22 @@ impl Client {
         }
     }
 
-    async fn take_replica(&self, node: NodeId, need: Need, floor: &Floor) -> Result<Lease, ()> {
-        let view = self.context.monitor.view_handle().load_full();
-        let node_view = view.node(node).ok_or(())?;
-        let mut lease = match self.check_out(node_view).await {
-            Ok(lease) => lease,
-            Err(fault) => {
-                tracing::debug!(node = %node_view.name, "replica not available: {fault}");
-                return Err(());
-            }
-        };
-        let established = lease.connection().map_or(Moment(u64::MAX), |connection| connection.established);
-        if !self.wait_for_proof(node_view, need, floor, established).await {
-            lease.checkin();
-            return Err(());
-        }
-        Ok(lease)
-    }
-
-    /// A sample counts for a connection only if it was sent after the connection was established:
-    /// a replica may restart behind what it has shown, and a restart kills its connections.
-    async fn wait_for_proof(&self, node: &NodeView, need: Need, floor: &Floor, established: Moment) -> bool {
-        let defect = self.context.config.load().routing.policy.defect;
-        let is_met = || {
-            let fresh = node.live.freshness();
-            let need = need.and(Need::of_floor(floor, node.id, fresh.incarnation));
-            need.is_met_on(&fresh, established) || defect.lets_through(&need, &fresh)
-        };
-        if is_met() {
-            return true;
-        }
-        let until = clock::now().plus(FIRST_SAMPLE_WAIT);
-        self.context.monitor.kick();
-        loop {
-            let seen = self.context.monitor.publications();
-            if is_met() {
-                return true;
-            }
-            if clock::now() >= until {
-                return false;
-            }
-            self.context.monitor.changed_since(seen, until).await;
-        }
-    }
-
-    /// The proven primary; while there is none the statement is held, within a bound of time and number.
-    async fn find_primary(&self, reason: Reason) -> Found {
-        let context = self.context.clone();
-        let limits = context.config.load().limits.clone();
-        let until = clock::now().plus(limits.hold_time);
-        let mut held = None;
-        loop {
-            let seen = self.context.monitor.publications();
-            let view = self.context.monitor.view_handle().load_full();
-            let last = match view.primary.and_then(|primary| view.node(primary)) {
-                Some(node) => match self.take_primary(node).await {
-                    Ok(lease) => return Found::Connection(lease, Role::Primary, reason),
-                    Err(fault) if is_worth_waiting(&fault) => Some(fault),
-                    Err(fault) => return Found::Refused(Box::new(fault)),
-                },
-                None => None,
-            };
-            if held.is_none() {
-                held = Some(Holding::new(&context.counters.holding));
-                context.counters.held.fetch_add(1, Ordering::Relaxed);
-                if context.counters.holding.load(Ordering::Relaxed) > u64::from(limits.hold_clients) {
-                    return Found::Refused(Box::new(no_primary(&view, last)));
-                }
-            }
-            if clock::now() >= until {
-                return Found::Refused(Box::new(no_primary(&view, last)));
-            }
-            // A refused connection is tried again soon even if nothing new is published.
-            let pause = clock::now().plus(Duration::from_millis(100)).min(until);
-            self.context.monitor.changed_since(seen, pause).await;
-        }
-    }
-
-    async fn take_primary(&self, node: &NodeView) -> Result<Lease, Fault> {
-        let mut lease = self.check_out(node).await?;
-        if self.context.monitor.view().primary != Some(node.id) {
-            // Much may have happened while it waited in line.
-            lease.checkin();
-            return Err(Fault::server(SqlState::CANNOT_CONNECT_NOW, "the primary has changed").retriable());
-        }
-        let standby = lease.connection().is_some_and(|connection| {
-            connection.parameters.iter().any(|(name, value)| name == "in_hot_standby" && value == "on")
-        });
-        if standby {
-            // Connected before it was promoted, or it was never one: this connection is not trusted.
-            self.context.monitor.report(node.id, Evidence::InHotStandbyChanged);
-            lease.pool().clear();
-            drop(lease);
-            return Err(
-                Fault::server(SqlState::CANNOT_CONNECT_NOW, "the primary has become a standby").retriable()
-            );
-        }
-        Ok(lease)
-    }
-
-    async fn check_out(&self, node: &NodeView) -> Result<Lease, Fault> {
-        check_out(&self.context, &self.tenant, node, self.session.state.settings()).await
+    /// The level of the group at hand: by its comment, else the session, its user, its database, or
+    /// the whole of `routing`.
+    pub fn level(&self) -> Consistency {
+        let own = self.hints.consistency.or(self.session.state.consistency).or_else(|| self.tenant.level());
+        own.unwrap_or_else(|| self.context.config.load().routing.policy.consistency)
     }
 
     /// The client has this connection now.
-    fn attach(&mut self, mut lease: Lease, role: Role) {
+    fn attach(&mut self, mut lease: Lease, role: Role, lag_read: Option<LagRead>) {
         let mut incarnation = 0;
         if let Some(connection) = lease.connection() {
             incarnation = connection.live.freshness().incarnation;
             self.slot.attach(connection.node, &connection.key);
             self.session.state.carried = connection.settings.clone();
         }
-        self.attached = Some(Attached { lease, role, incarnation });
+        self.attached = Some(Attached { lease, role, incarnation, lag_read });
     }
 
     /// Does the connection carry other settings than the session wants?
@@ -559,7 +438,8 @@ impl Client {
                 _ => None,
             };
             let Some(asked) = text.map(effects::hints_of) else { continue };
-            hints.consistency = hints.consistency.or(asked.consistency.as_deref().and_then(own::consistency));
+            hints.consistency =
+                hints.consistency.or(asked.consistency.as_deref().and_then(Consistency::parse));
             let bound = asked.max_staleness.as_deref().and_then(own::duration);
             hints.max_staleness = hints.max_staleness.or(bound);
         }

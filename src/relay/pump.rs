@@ -1,9 +1,9 @@
 //! Moves the bytes of an active client, both ways, as far as the sockets take them.
 
 use crate::node::Role;
-use crate::relay::answer::Lost;
 use crate::relay::buffer::Active;
 use crate::relay::client::{Client, End, TO_SERVER_MAX};
+use crate::relay::lost::Lost;
 use std::future::poll_fn;
 use std::task::{Poll, ready};
 

@@ -135,6 +135,17 @@ pub fn too_stale() -> Fault {
         .retriable()
 }
 
+/// Why a read is refused that neither a replica nor the primary has taken in time.
+pub fn too_many_lag_reads() -> Fault {
+    Fault::proxy(
+        SqlState::CANNOT_CONNECT_NOW,
+        "no replica is fresh enough, and too many reads are on the primary",
+    )
+    .detail("routing.lag_reads are there because of that already; routing.lag_wait_limit has passed.")
+    .hint("Retry later, or lower the consistency level.")
+    .retriable()
+}
+
 /// Counts a held statement while it is held.
 pub struct Holding<'a>(&'a AtomicU64);
 

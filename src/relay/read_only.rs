@@ -5,9 +5,9 @@ use crate::clock;
 use crate::config::settings::PoolMode;
 use crate::fault::{Fault, SqlState};
 use crate::node::Role;
-use crate::relay::answer::Lost;
 use crate::relay::buffer::Active;
 use crate::relay::client::{Client, End};
+use crate::relay::lost::Lost;
 use crate::relay::place::Placed;
 use crate::relay::reach::lost_while_aligned;
 use crate::routing::reason::Reason;
@@ -82,7 +82,7 @@ impl Client {
             Step::Stay => self.keep(),
             Step::Move(runs) => Box::pin(self.move_block(active, group, runs)).await,
             Step::Refuse => {
-                self.refuse_in_block(active, group);
+                self.refuse_in_block(active, group, &misleading());
                 Ok(Placed::Answered)
             }
         }
@@ -116,6 +116,13 @@ impl Client {
         ) && !self.session.state.has_set();
         match fit {
             Fit::Yes if asks => Step::Move(Runs::OnPrimary),
+            // It was placed before it said what it needs.
+            Fit::Yes if self.session.state.has_local() && block.may_begin_again() => {
+                match group.marks.contains(Marks::WORKS) {
+                    true => Step::Move(Runs::OnReplica),
+                    false => Step::Stay,
+                }
+            }
             Fit::Yes => Step::Stay,
             Fit::No | Fit::Misleading if block.may_begin_again() || ends => Step::Move(Runs::OnPrimary),
             Fit::No => Step::Stay,
@@ -166,7 +173,8 @@ impl Client {
     /// Ends the transaction where it is and begins it again on such a node.
     async fn move_block(&mut self, active: &mut Active, group: &Group, runs: Runs) -> Result<Placed, End> {
         self.begins_read_only = runs == Runs::OnReplica;
-        if self.begins_read_only && matches!(self.decide_now(group), (Target::Primary | Target::Refuse, _)) {
+        let stays = self.begins_read_only && !self.is_block_on_replica();
+        if stays && matches!(self.decide_now(group), (Target::Primary | Target::Refuse, _)) {
             return self.keep();
         }
         if !self.ask(active, "ROLLBACK", Act::Swallow).await?
@@ -261,12 +269,11 @@ impl Client {
     }
 
     /// The group is not sent. The transaction fails with it, as it does with any other error.
-    pub(super) fn refuse_in_block(&mut self, active: &mut Active, group: &Group) {
-        let fault = misleading();
+    pub(super) fn refuse_in_block(&mut self, active: &mut Active, group: &Group, fault: &Fault) {
         tracing::info!(user = %self.slot.user, database = %self.slot.database, sqlstate = %fault.sqlstate,
             "request refused: {fault}");
         let mut error = Vec::new();
-        writers::fault(&mut error, Severity::Error, &fault);
+        writers::fault(&mut error, Severity::Error, fault);
         writers::parse(&mut active.to_server, b"", b"pgweir: refused in a read-only transaction", &[0, 0]);
         let continued = active.exchange.open;
         if let Some(connection) = self.attached.as_mut().and_then(|attached| attached.lease.connection()) {
@@ -339,7 +346,7 @@ impl Client {
     }
 }
 
-fn misleading() -> Fault {
+pub(super) fn misleading() -> Fault {
     Fault::proxy(
         SqlState::FEATURE_NOT_SUPPORTED,
         "cannot do this in a read-only transaction that runs on a replica",

@@ -11,6 +11,7 @@ use crate::routing::request::{
     Consistency, Decision, Held, OnLag, PinAfterWrite, Request, RoutingPolicy, Target,
 };
 use crate::sql::class::{Access, Route, Why};
+use std::time::Duration;
 
 /// Decides where one request group goes. Pure: `now` and `draw` come in (`draw`: uniform random
 /// bits; with `balance: round_robin` a number that grows by one).
@@ -81,7 +82,7 @@ struct Survey {
     eligible: Eligible,
     /// Somebody is up, though not fresh enough.
     any_up: bool,
-    /// Somebody is likely to be fresh enough within `policy.wait`.
+    /// Somebody is likely to be fresh enough within `wait_of` the request.
     likely: bool,
 }
 
@@ -129,7 +130,7 @@ fn survey(request: &Request, view: &ClusterView, policy: &RoutingPolicy, now: Mo
         let alive = fresh.sample_sent >= oldest;
         if alive && need_of(request, policy, now, node.id, &fresh).is_met_by(&fresh) {
             survey.eligible.insert(node.id);
-        } else if alive && may_catch_up(node, policy) {
+        } else if alive && may_catch_up(node, wait_of(request, policy)) {
             survey.likely = true;
         }
     }
@@ -140,8 +141,17 @@ fn near_enough(node: &NodeView, policy: &RoutingPolicy) -> bool {
     node.lag_bytes.is_none_or(|bytes| bytes <= policy.max_lag_bytes)
 }
 
-fn may_catch_up(node: &NodeView, policy: &RoutingPolicy) -> bool {
-    !policy.wait.is_zero() && !node.replay_paused && node.live.catch_up() <= policy.wait
+fn may_catch_up(node: &NodeView, wait: Duration) -> bool {
+    !wait.is_zero() && !node.replay_paused && node.live.catch_up() <= wait
+}
+
+/// How long this read may wait where that is likely to be enough. At level `global` every read has to wait
+/// for a sample that was sent after it came.
+fn wait_of(request: &Request, policy: &RoutingPolicy) -> Duration {
+    match request.consistency {
+        Consistency::Global => policy.global_wait,
+        Consistency::Eventual | Consistency::Session | Consistency::Strict => policy.wait,
+    }
 }
 
 /// What `node` must have replayed for this request.
@@ -157,7 +167,10 @@ fn need_of(
     let horizon = now.minus(bound).max(Moment(1));
     let floor = match request.consistency {
         Consistency::Eventual => Need::default(),
-        Consistency::Session => Need::of_floor(&request.floor, node, fresh.incarnation),
+        Consistency::Session | Consistency::Strict => Need::of_floor(&request.floor, node, fresh.incarnation),
+        Consistency::Global => {
+            Need::of_floor(&request.floor, node, fresh.incarnation).and_inserted_by(request.arrived)
+        }
     };
     floor.and_inserted_by(horizon)
 }
@@ -175,7 +188,7 @@ fn no_replica(request: &Request, policy: &RoutingPolicy, survey: &Survey, now: M
         (true, None) if policy.on_lag == OnLag::Wait => {
             Target::Wait { until: now.plus(policy.lag_wait_limit) }
         }
-        (true, None) if survey.likely => Target::Wait { until: now.plus(policy.wait) },
+        (true, None) if survey.likely => Target::Wait { until: now.plus(wait_of(request, policy)) },
         (true, _) if policy.on_lag == OnLag::Error => Target::Refuse,
         (true, _) => Target::Primary,
     };

@@ -8,14 +8,45 @@ use crate::routing::reason::Reason;
 use crate::sql::class::{Access, Route, Why};
 use std::time::Duration;
 
-/// How fresh a read must be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// How fresh a read must be. Each level promises what the one before it does, and more.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub enum Consistency {
     /// No staler than `max_staleness`.
     Eventual,
-    /// Read your writes and monotonic reads.
+    /// Read your writes, and monotonic reads over the replicas.
     #[default]
     Session,
+    /// Monotonic from a replica to the primary, too.
+    Strict,
+    /// All that had committed, through anyone, before the read arrived.
+    Global,
+}
+
+impl Consistency {
+    /// Every level with its word, the weakest first: in the configuration, in `SET pgweir.consistency`, in
+    /// comments and startup options.
+    pub const WORDS: &'static [(&'static str, Consistency)] = &[
+        ("eventual", Consistency::Eventual),
+        ("session", Consistency::Session),
+        ("strict", Consistency::Strict),
+        ("global", Consistency::Global),
+    ];
+
+    /// The level that this word means, in upper or lower case.
+    pub fn parse(word: &str) -> Option<Consistency> {
+        let known = Consistency::WORDS.iter().find(|(known, _)| known.eq_ignore_ascii_case(word));
+        known.map(|(_, level)| *level)
+    }
+
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Consistency::Eventual => "eventual",
+            Consistency::Session => "session",
+            Consistency::Strict => "strict",
+            Consistency::Global => "global",
+        }
+    }
 }
 
 /// What happens when no replica is fresh enough.
@@ -71,10 +102,17 @@ pub struct RoutingPolicy {
     pub sample_max_age: Duration,
     /// How long a read may wait for a fresh enough replica where that is likely to be enough.
     pub wait: Duration,
+    /// How long a read at level `global` waits for a replica that shows all that had committed.
+    pub global_wait: Duration,
+    /// How long a request waits, at `strict` and `global`, until the primary shows what replicas have shown.
+    pub fence_wait: Duration,
     /// How long a read may wait with `on_lag: wait`.
     pub lag_wait_limit: Duration,
     /// What happens when no replica is fresh enough.
     pub on_lag: OnLag,
+    /// Reads that may be on the primary at a time for that reason; the others wait, for a replica or for
+    /// their turn, up to `lag_wait_limit`.
+    pub lag_reads: u32,
     /// Stickiness after a write.
     pub pin_after_write: PinAfterWrite,
     /// Choice among eligible replicas.
@@ -91,8 +129,11 @@ impl Default for RoutingPolicy {
             max_lag_bytes: 64 << 20,
             sample_max_age: Duration::from_millis(200),
             wait: Duration::from_millis(3),
+            global_wait: Duration::from_millis(20),
+            fence_wait: Duration::from_secs(3),
             lag_wait_limit: Duration::from_secs(5),
             on_lag: OnLag::Primary,
+            lag_reads: 100,
             pin_after_write: PinAfterWrite::UntilCaughtUp,
             balance: Balance::Lag,
             defect: Defect::None,
@@ -135,6 +176,10 @@ pub struct Request {
     pub held: Held,
     /// The level that applies.
     pub consistency: Consistency,
+    /// When it arrived, once per request and not per attempt; only level `global` looks at it.
+    pub arrived: Moment,
+    /// Can it show anything of the database? (BEGIN cannot.)
+    pub shows: bool,
     /// The session's own `max_staleness`, if it set one.
     pub max_staleness: Option<Duration>,
     /// What the session has written and seen.

@@ -2,7 +2,7 @@
 
 use crate::session::settings::{Settings, Value, set_local_into};
 use crate::sql::class::Marks;
-use crate::sql::effects::{Effect, Scope, TransactionModes};
+use crate::sql::effects::{Effect, Scope, TransactionModes, is_mode};
 
 /// More of them than this are not kept for another beginning. In bytes.
 const LOCALS_MAX: usize = 16 * 1024;
@@ -224,11 +224,6 @@ fn merged(first: TransactionModes, later: TransactionModes) -> TransactionModes 
 
 fn asks_more(modes: TransactionModes) -> bool {
     modes.read_only == Some(false) || modes.isolation == Some("serializable")
-}
-
-/// The modes of the transaction at hand, as settings.
-fn is_mode(name: &str) -> bool {
-    matches!(name, "transaction_read_only" | "transaction_isolation" | "transaction_deferrable")
 }
 
 #[cfg(test)]

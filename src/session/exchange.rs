@@ -148,6 +148,11 @@ impl GroupRecord {
         self.errand.is_none() && (self.marks.contains(Marks::DDL) || self.effects.iter().any(local))
     }
 
+    /// May it begin or end a transaction?
+    pub(super) fn begins_or_ends(&self) -> bool {
+        self.marks.contains(Marks::TRANSACTION_CONTROL)
+    }
+
     /// May it have shown anything of the database?
     pub fn saw(&self) -> bool {
         self.marks.contains(Marks::WORKS) || !self.executes

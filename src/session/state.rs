@@ -7,7 +7,7 @@ use crate::routing::request::{Consistency, Held};
 use crate::session::pins::{Answer, Pins, Question, has_evidence};
 use crate::session::settings::{Settings, Value};
 use crate::sql::class::Route;
-use crate::sql::effects::{self, DiscardKind, Effect, PinReason, Scope};
+use crate::sql::effects::{self, DiscardKind, Effect, PgweirName, PinReason, Scope};
 use crate::wire::backend::TransactionStatus;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +59,16 @@ struct Transaction {
     /// Has a setting been changed in it?
     set: bool,
     wrote: bool,
+    /// pgweir's own settings as they were before `SET LOCAL`.
+    own: Option<Own>,
+}
+
+/// pgweir's own settings.
+#[derive(Clone, Copy, Debug)]
+struct Own {
+    route: Route,
+    consistency: Option<Consistency>,
+    max_staleness: Option<Duration>,
 }
 
 /// See the file's head.
@@ -261,7 +271,7 @@ impl SessionState {
     }
 
     fn doubt_name(&mut self, name: &str) {
-        if !is_of_transaction(name) && !self.doubted.iter().any(|doubted| **doubted == *name) {
+        if !effects::is_mode(name) && !self.doubted.iter().any(|doubted| **doubted == *name) {
             self.doubted.push(name.into());
         }
     }
@@ -285,7 +295,46 @@ impl SessionState {
             self.floor.write = Some((end.now, Durability::Inserted));
             self.last_write = Some(end.now);
         }
+        self.end_local();
         self.transaction = Transaction::default();
+    }
+
+    fn own(&self) -> Own {
+        Own { route: self.route, consistency: self.consistency, max_staleness: self.max_staleness }
+    }
+
+    /// What is set of pgweir's own from here on ends with the transaction. False: there is none.
+    pub fn begin_local(&mut self) -> bool {
+        if self.status == TransactionStatus::Idle {
+            return false;
+        }
+        let own = self.own();
+        self.transaction.own.get_or_insert(own);
+        true
+    }
+
+    /// Has one of pgweir's own settings been set for this transaction?
+    pub fn has_local(&self) -> bool {
+        self.transaction.own.is_some()
+    }
+
+    /// One of pgweir's own settings was set for the session: that lasts, whatever is local.
+    pub fn keep_own(&mut self, name: PgweirName) {
+        let now = self.own();
+        let Some(own) = &mut self.transaction.own else { return };
+        match name {
+            PgweirName::Route => own.route = now.route,
+            PgweirName::Consistency => own.consistency = now.consistency,
+            PgweirName::MaxStaleness => own.max_staleness = now.max_staleness,
+            PgweirName::Token | PgweirName::CausalKey => {}
+        }
+    }
+
+    fn end_local(&mut self) {
+        if let Some(own) = self.transaction.own.take() {
+            (self.route, self.consistency) = (own.route, own.consistency);
+            self.max_staleness = own.max_staleness;
+        }
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -310,6 +359,7 @@ impl SessionState {
 
     /// The next statement begins a transaction of its own, or goes on in a chained one.
     fn next_transaction(&mut self) {
+        self.end_local();
         self.status = TransactionStatus::Idle;
         let before = Some(self.snapshot());
         self.transaction = Transaction { before, wrote: self.transaction.wrote, ..Transaction::default() };
@@ -325,7 +375,7 @@ impl SessionState {
             Effect::Pin(reason) => self.pins = self.pins.with(*reason),
             // Gone with the transaction, even where it is set like a setting of the session.
             Effect::Set { name, .. } | Effect::SetUnread(name) | Effect::Reset(name)
-                if is_of_transaction(name) => {}
+                if effects::is_mode(name) => {}
             Effect::Set { name, value, scope: Scope::Session } => self.set(name, value, intern),
             Effect::SetUnread(_) => {
                 self.doubt(effect);
@@ -499,13 +549,6 @@ fn concerns_pins(effect: &Effect) -> bool {
         effect,
         Effect::Pin(_) | Effect::MayUnpin(_) | Effect::Unlisten(_) | Effect::Discard(DiscardKind::Temp)
     )
-}
-
-/// Is it a property of the transaction that is open, whatever its form?
-fn is_of_transaction(name: &str) -> bool {
-    ["transaction_isolation", "transaction_read_only", "transaction_deferrable"]
-        .iter()
-        .any(|known| known.eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod transaction;
 mod upheaval;
 
 pub use hints::{Hints, hints_of};
+pub use transaction::is_mode;
 pub use upheaval::{Upheaval, upheavals_of};
 
 use crate::sql::classify::{creates_temporary, name_of, updates_settings};

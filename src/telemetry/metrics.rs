@@ -40,6 +40,8 @@ pub struct Metrics {
     pub logins: Logins,
     /// The classifier's cache.
     pub cache: CacheCounters,
+    /// What the monitor asked.
+    pub monitor: MonitorCounters,
 }
 
 /// Logins by result.
@@ -62,6 +64,16 @@ pub struct CacheCounters {
     pub shape: Counter,
     /// Not found: parsed.
     pub misses: Counter,
+}
+
+/// What the monitor asked the nodes.
+pub struct MonitorCounters {
+    /// For their positions.
+    pub samples: Counter,
+    /// For what they show, when somebody goes from a replica to the primary.
+    pub fences: Counter,
+    /// To flush what somebody waited for.
+    pub kicks: Counter,
 }
 
 /// One pool's gauges.
@@ -124,6 +136,7 @@ impl Metrics {
             clients: recorder.register_gauge(&key(names::CLIENTS, &[]), &METADATA),
             logins: logins(&recorder),
             cache: cache(&recorder),
+            monitor: monitor(&recorder),
             statements: Mutex::default(),
             pools: Mutex::default(),
             recorder,
@@ -304,6 +317,13 @@ fn logins(recorder: &PrometheusRecorder) -> Logins {
         recorder.register_counter(&key(names::LOGINS, &[("result", result.into())]), &METADATA)
     };
     Logins { accepted: by("accepted"), refused: by("refused"), broken: by("broken"), full: by("full") }
+}
+
+fn monitor(recorder: &PrometheusRecorder) -> MonitorCounters {
+    let by = |kind: &str| {
+        recorder.register_counter(&key(names::MONITOR_QUERIES, &[("kind", kind.into())]), &METADATA)
+    };
+    MonitorCounters { samples: by("sample"), fences: by("fence"), kicks: by("flush") }
 }
 
 fn cache(recorder: &PrometheusRecorder) -> CacheCounters {

@@ -55,11 +55,13 @@ pub const PREPARES: &str = "pgweir_prepares_total";
 pub const PREPARED_HITS: &str = "pgweir_prepared_hits_total";
 /// By `database`, `user`, `node`.
 pub const PREPARED_EVICTIONS: &str = "pgweir_prepared_evictions_total";
+/// By `kind`.
+pub const MONITOR_QUERIES: &str = "pgweir_monitor_queries_total";
 /// By `version`.
 pub const BUILD_INFO: &str = "pgweir_build_info";
 
 /// All of them, with the help text.
-pub const ALL: [(&str, Kind, &str); 23] = [
+pub const ALL: [(&str, Kind, &str); 24] = [
     (STATEMENTS, Kind::Counter, "Statements by where they went and why"),
     (STATEMENT_SECONDS, Kind::Histogram, "Time from a request to its complete answer"),
     (POOL_ACTIVE, Kind::Gauge, "Server connections in use"),
@@ -82,6 +84,7 @@ pub const ALL: [(&str, Kind, &str); 23] = [
     (PREPARES, Kind::Counter, "Statements prepared on a server: asked for, or moved from another connection"),
     (PREPARED_HITS, Kind::Counter, "Uses of a statement that its server connection had prepared already"),
     (PREPARED_EVICTIONS, Kind::Counter, "Statements closed because their server connection had too many"),
+    (MONITOR_QUERIES, Kind::Counter, "What the monitor asked: samples, fences, flushes of the primary's WAL"),
     (BUILD_INFO, Kind::Gauge, "1, with the version as label"),
 ];
 

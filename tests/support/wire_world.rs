@@ -101,6 +101,11 @@ impl Running {
         Wire::connect(self.port, &app()).unwrap_or_else(|error| panic!("login: {error:?}"))
     }
 
+    /// From now on so many workers are in use, as far as the load allows.
+    pub fn employ(&self, workers: usize) {
+        self.proxy.as_ref().expect("running").crew().employ(workers);
+    }
+
     /// What /status.json says.
     pub fn status(&self) -> Value {
         serde_json::from_str(&get(self.http, "/status.json")).expect("JSON")

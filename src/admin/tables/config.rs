@@ -10,7 +10,7 @@ use crate::config::settings::{
 };
 use crate::config::values::{show_duration, show_size};
 use crate::config::{self, Secret};
-use crate::routing::request::{Balance, Consistency, OnLag, PinAfterWrite, RoutingPolicy};
+use crate::routing::request::{Balance, OnLag, PinAfterWrite, RoutingPolicy};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -106,6 +106,8 @@ fn of_pool(pool: &PoolSettings, pairs: &mut Pairs) {
         max_lifetime,
         connect_timeout,
         max_pools,
+        // Only databases and users have one; for all others it is routing's.
+        consistency: _,
     } = pool;
     let entries = [
         ("mode", cell(mode_word(*mode))),
@@ -124,13 +126,22 @@ fn of_pool(pool: &PoolSettings, pairs: &mut Pairs) {
 fn of_database(name: &str, database: &DatabaseSettings, pairs: &mut Pairs) {
     let DatabaseSettings { dbname, pool, users } = database;
     push(pairs, &format!("databases.{name}"), [("dbname", cell(dbname))]);
+    of_level(&format!("databases.{name}"), pool, pairs);
     of_overrides(&format!("databases.{name}.pool"), pool, pairs);
-    users.iter().for_each(|(user, own)| of_overrides(&format!("databases.{name}.users.{user}"), own, pairs));
+    for (user, own) in users {
+        of_level(&format!("databases.{name}.users.{user}"), own, pairs);
+        of_overrides(&format!("databases.{name}.users.{user}"), own, pairs);
+    }
+}
+
+fn of_level(section: &str, overrides: &PoolOverrides, pairs: &mut Pairs) {
+    let level = overrides.consistency.map(|level| ("consistency", cell(level.word())));
+    push(pairs, section, level);
 }
 
 /// Only what is said.
 fn of_overrides(section: &str, overrides: &PoolOverrides, pairs: &mut Pairs) {
-    let PoolOverrides { mode, size, min_idle } = overrides;
+    let PoolOverrides { mode, size, min_idle, consistency: _ } = overrides;
     let entries = [
         ("mode", mode.and_then(|mode| cell(mode_word(mode)))),
         ("size", size.and_then(cell)),
@@ -140,7 +151,7 @@ fn of_overrides(section: &str, overrides: &PoolOverrides, pairs: &mut Pairs) {
 }
 
 fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
-    let RoutingSettings { policy, read_only_functions, writing_functions } = routing;
+    let RoutingSettings { policy, kick_flush, read_only_functions, writing_functions } = routing;
     let RoutingPolicy {
         consistency,
         max_staleness,
@@ -148,18 +159,25 @@ fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
         // Follows from the monitor's interval.
         sample_max_age: _,
         wait,
+        global_wait,
+        fence_wait,
         lag_wait_limit,
         on_lag,
+        lag_reads,
         pin_after_write,
         balance,
         defect: _,
     } = policy;
     let entries = [
-        ("consistency", cell(consistency_word(*consistency))),
+        ("consistency", cell(consistency.word())),
         ("max_staleness", time(*max_staleness)),
         ("max_lag", Some(show_size(*max_lag_bytes))),
         ("wait", time(*wait)),
+        ("global_wait", time(*global_wait)),
+        ("fence_wait", time(*fence_wait)),
+        ("kick_flush", cell(kick_flush)),
         ("on_lag", cell(on_lag_word(*on_lag))),
+        ("lag_reads", cell(lag_reads)),
         ("lag_wait_limit", time(*lag_wait_limit)),
         ("pin_after_write", Some(pin_word(*pin_after_write))),
         ("balance", cell(balance_word(*balance))),
@@ -302,13 +320,6 @@ fn method_word(method: AuthMethod) -> &'static str {
         AuthMethod::Plain => "plain",
         AuthMethod::Trust => "trust",
         AuthMethod::Cert => "cert",
-    }
-}
-
-fn consistency_word(consistency: Consistency) -> &'static str {
-    match consistency {
-        Consistency::Eventual => "eventual",
-        Consistency::Session => "session",
     }
 }
 

@@ -5,6 +5,7 @@ use crate::config::mistake::Mistake;
 use crate::config::reader::{Field, Reader, Section};
 use crate::config::settings::{DatabaseSettings, PoolMode, PoolOverrides, PoolSettings};
 use crate::config::values::{duration, duration_or_off, number, one_of, text};
+use crate::routing::request::Consistency;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -62,13 +63,16 @@ pub(super) fn databases(top: &Section<'_>, reader: &mut Reader) -> BTreeMap<Stri
 fn database(name: &str, section: &Section<'_>, reader: &mut Reader) -> DatabaseSettings {
     let dbname = reader.optional(section, "dbname", text).unwrap_or_else(|| name.to_owned());
     let pool = reader.section(&section.child("pool"), &keys::DATABASE_POOL);
-    let pool = overrides(&pool, reader);
+    let mut pool = overrides(&pool, reader);
+    pool.consistency = reader.optional(section, "consistency", one_of(Consistency::WORDS, &[]));
     let field = section.child("users");
     let mut users = BTreeMap::new();
     for entry in reader.entries(&field) {
         let path = format!("{}.{}", field.path, entry.key);
         let user = reader.section(&Field { tree: &entry.value, path }, &keys::DATABASE_USER);
-        users.insert(entry.key.clone(), overrides(&user, reader));
+        let mut own = overrides(&user, reader);
+        own.consistency = reader.optional(&user, "consistency", one_of(Consistency::WORDS, &[]));
+        users.insert(entry.key.clone(), own);
     }
     DatabaseSettings { dbname, pool, users }
 }
@@ -78,6 +82,7 @@ fn overrides(section: &Section<'_>, reader: &mut Reader) -> PoolOverrides {
         mode: reader.optional(section, "mode", one_of(MODES, STATEMENT_MODE)),
         size: reader.optional(section, "size", number(1..=SIZE_MAX)),
         min_idle: reader.optional(section, "min_idle", number(0..=SIZE_MAX)),
+        consistency: None,
     };
     if let (Some(size), Some(min_idle)) = (overrides.size, overrides.min_idle) {
         check_sizes(section, size, min_idle, reader);

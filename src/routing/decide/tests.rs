@@ -54,6 +54,8 @@ fn read() -> Request {
         route: Route::Auto,
         held: Held::Free,
         consistency: Consistency::Session,
+        arrived: Moment::NEVER,
+        shows: true,
         max_staleness: None,
         floor: Floor::default(),
         last_write: None,
@@ -269,7 +271,14 @@ fn any_request(dice: &mut Dice) -> Request {
         replayed: dice.roll(8) == 0,
         route: dice.one(&[Route::Auto, Route::Auto, Route::Replica, Route::Primary]),
         held: dice.one(&[Held::Free, Held::Free, Held::Free, Held::Free, Held::Pinned, Held::InTransaction]),
-        consistency: dice.one(&[Consistency::Session, Consistency::Eventual]),
+        consistency: dice.one(&[
+            Consistency::Session,
+            Consistency::Eventual,
+            Consistency::Strict,
+            Consistency::Global,
+        ]),
+        arrived: ago(dice.roll(400)),
+        shows: dice.coin(),
         max_staleness: dice.coin().then(|| Duration::from_millis(dice.roll(500))),
         floor: Floor { write: dice.coin().then_some(write), read: dice.coin().then_some(seen) },
         last_write: dice.coin().then_some(write.0),
@@ -293,7 +302,10 @@ fn check(request: &Request, view: &ClusterView, policy: &RoutingPolicy, decision
             let fresh = node.live.freshness();
             assert!(need.is_met_by(&fresh));
             assert!(need.insert >= NOW.minus(policy.max_staleness).max(Moment(1)));
-            if request.consistency == Consistency::Session {
+            if request.consistency == Consistency::Global {
+                assert!(need.insert >= request.arrived);
+            }
+            if request.consistency >= Consistency::Session {
                 let floor = Need::of_floor(&request.floor, node.id, fresh.incarnation);
                 assert!(need.insert >= floor.insert && need.flush >= floor.flush);
             }

@@ -2,7 +2,7 @@
 
 use super::{Outgoing, Session, plain};
 use crate::fault::{Fault, SqlState};
-use crate::session::exchange::Exchange;
+use crate::session::exchange::{Exchange, GroupRecord};
 use crate::session::prepared::{Cause, ClientStatement, Held, SERVER_NAME_PREFIX, Shape, Statement};
 use crate::session::reply_queue::{Act, Kind, ReplyQueue, Undo};
 use crate::sql::class::Class;
@@ -62,7 +62,8 @@ impl Session {
         self.names.insert(name.clone(), named);
         // A failed transaction refuses a Parse, whether or not the statement is there.
         let may_be_refused = match self.state.status() {
-            TransactionStatus::Idle => false,
+            // One that is on its way may have begun, and failed.
+            TransactionStatus::Idle => exchange.groups.iter().any(GroupRecord::begins_or_ends),
             TransactionStatus::InBlock => !queue.is_empty(),
             TransactionStatus::Failed => true,
         };

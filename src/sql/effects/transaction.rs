@@ -76,8 +76,10 @@ pub(super) fn modes(cursor: &mut Cursor<'_>) -> TransactionModes {
 }
 
 /// The modes of the transaction at hand, as settings. They end with it, whatever SET is said.
-pub(super) fn is_mode(name: &str) -> bool {
-    matches!(name, "transaction_read_only" | "transaction_isolation" | "transaction_deferrable")
+pub fn is_mode(name: &str) -> bool {
+    ["transaction_isolation", "transaction_read_only", "transaction_deferrable"]
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(name))
 }
 
 /// What is not understood asks for the most.
@@ -86,7 +88,7 @@ pub(super) fn mode(name: &str, value: &str) -> Effect {
     let on = matches!(value.as_str(), "on" | "true" | "yes" | "1" | "t" | "y");
     let levels = ["read committed", "read uncommitted", "repeatable read"];
     let level = levels.into_iter().find(|level| *level == value).unwrap_or("serializable");
-    Effect::SetTransaction(match name {
+    Effect::SetTransaction(match &*name.to_ascii_lowercase() {
         "transaction_read_only" => TransactionModes { read_only: Some(on), ..TransactionModes::default() },
         "transaction_isolation" => TransactionModes { isolation: Some(level), ..TransactionModes::default() },
         _ => TransactionModes { deferrable: Some(true), ..TransactionModes::default() },
