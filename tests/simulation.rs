@@ -121,6 +121,7 @@ fn without_one_of_its_mechanisms_a_seed_fails() {
         Defect::AnyReplica,
         Defect::AnyBranch,
         Defect::ForgottenRead,
+        Defect::ForgottenArrival,
     ];
     for defect in defects {
         let (found, _) = first_failure(10_000, defect);

@@ -317,6 +317,7 @@ mod tests {
             position: None,
             lag_bytes: None,
             replay_paused: false,
+            standby: Standby::default(),
             serves_reads: false,
             last_error: None,
             live: Arc::default(),

@@ -25,6 +25,8 @@ pub enum Defect {
     AnyBranch,
     /// What a session has seen leaves no floor, only what it has written does.
     ForgottenRead,
+    /// A read at level `global` is not held to the moment at which it arrived.
+    ForgottenArrival,
     /// From a replica to the primary at once, also at level `strict`.
     NoFence,
 }
@@ -41,6 +43,7 @@ impl Defect {
             | Defect::UnroundedPosition
             | Defect::AnyBranch
             | Defect::ForgottenRead
+            | Defect::ForgottenArrival
             | Defect::NoFence => false,
         }
     }

@@ -48,6 +48,9 @@ pub struct Client {
     acked: Set,
     seen_on_primary: Set,
     seen: Set,
+    /// When its request arrived, and what anybody knew to be committed by then.
+    arrived: Moment,
+    before: Set,
 }
 
 #[derive(Clone, Debug)]
@@ -132,6 +135,8 @@ impl Client {
             acked: Set::default(),
             seen_on_primary: Set::default(),
             seen: Set::default(),
+            arrived: Moment::NEVER,
+            before: Set::default(),
         }
     }
 
@@ -143,9 +148,14 @@ impl Client {
     fn must_see(&self, role: Role) -> Set {
         match (self.level(), role) {
             (Consistency::Eventual, _) => Set::default(),
-            // A standby may show a commit before its primary does: no level below `strict` forbids it.
-            (_, Role::Primary) => self.acked.or(self.seen_on_primary),
-            (_, Role::Replica) => self.acked.or(self.seen),
+            (Consistency::Global, Role::Primary) => self.acked.or(self.seen_on_primary).or(self.before),
+            (Consistency::Global, Role::Replica) => self.acked.or(self.seen).or(self.before),
+            // A standby may show a commit before its primary does. (The fence that `strict` and `global`
+            // put there is not part of this model: see `freshness/fence.rs`.)
+            (Consistency::Session | Consistency::Strict, Role::Primary) => {
+                self.acked.or(self.seen_on_primary)
+            }
+            (Consistency::Session | Consistency::Strict, Role::Replica) => self.acked.or(self.seen),
         }
     }
 }
@@ -211,6 +221,8 @@ impl World {
         if self.clients[client].kept.is_some() {
             return self.stay(client, want);
         }
+        self.clients[client].arrived = self.now;
+        self.clients[client].before = self.acked;
         self.place(client, want, self.request(client, want), choice >> 16)
     }
 
@@ -252,6 +264,13 @@ impl World {
             route: Route::Auto,
             held: state.held(),
             consistency: self.clients[client].level(),
+            arrived: match self.setting.defect {
+                Defect::ForgottenArrival => Moment::NEVER,
+                _ => self.clients[client].arrived,
+            },
+            shows: !matches!(want, Want::Begin { .. }),
+            demand: pgweir::routing::request::Demand::default(),
+            rule: pgweir::routing::rules::Asked::default(),
             max_staleness: state.max_staleness,
             floor: state.floor,
             last_write: state.last_write,
@@ -611,6 +630,7 @@ impl World {
         }
         if let Some(commit) = commit {
             self.clients[client].acked.insert(commit);
+            self.acked.insert(commit);
             tell!(
                 self,
                 "c{client}: #{commit} is acknowledged{}",
@@ -678,6 +698,7 @@ impl World {
     pub fn would_go(&mut self, client: usize) -> Result<Decision, String> {
         let mut request = self.request(client, Want::Read);
         request.held = Held::Free;
+        request.arrived = Moment::NEVER;
         self.decide(&request, 0)
     }
 }

@@ -122,8 +122,8 @@ impl Plan {
 
 impl Setting {
     fn draw(chance: &mut Chance, defect: Defect) -> Setting {
-        let levels =
-            [Consistency::Session, Consistency::Session, Consistency::Session, Consistency::Eventual];
+        use Consistency::{Eventual, Global, Session, Strict};
+        let levels = [Session, Session, Session, Eventual, Global, Global, Strict, Eventual];
         Setting {
             nodes: 2 + chance.below(3) as usize,
             levels: (0..1 + chance.below(4)).map(|_| chance.of(&levels)).collect(),

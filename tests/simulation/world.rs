@@ -1,5 +1,6 @@
 //! Everything together: servers, monitor, clients, and time.
 
+use crate::chance::Set;
 use crate::client::{Client, Conn};
 use crate::monitor::{Link, Told, us};
 use crate::plan::{Plan, Setting, Step, What};
@@ -55,6 +56,8 @@ pub struct World {
     pub kept: Vec<Lsn>,
     pub pools: Vec<Vec<Conn>>,
     pub clients: Vec<Client>,
+    /// Every commit that somebody was told of.
+    pub acked: Set,
     pub stats: Stats,
     pub story: Option<Vec<String>>,
 }
@@ -94,6 +97,7 @@ impl World {
             kept: vec![Lsn(0); setting.nodes],
             pools: vec![Vec::new(); setting.nodes],
             clients: setting.levels.iter().map(|&level| Client::new(level)).collect(),
+            acked: Set::default(),
             setting: setting.clone(),
             stats: Stats::default(),
             story: with_story.then(Vec::new),
@@ -161,6 +165,7 @@ impl World {
                         self.servers.flush(node, now);
                     }
                     self.servers.make_visible(node, commit);
+                    self.acked.insert(commit);
                     tell!(self, "pg{node}: a neighbour commits #{commit}");
                 }
             }

@@ -5,6 +5,8 @@ use crate::cluster::view::NodeLive;
 use crate::freshness::gate::{Floor, LastRead};
 use crate::node::NodeId;
 use crate::routing::balance::bit;
+use crate::routing::request::Demand;
+use crate::routing::rules::Asked;
 use crate::sql::class::Route;
 use std::sync::Arc;
 
@@ -23,6 +25,7 @@ fn node(id: u16, role: Role) -> NodeView {
         position: None,
         lag_bytes: Some(0),
         replay_paused: false,
+        standby: crate::cluster::view::Standby::default(),
         serves_reads: true,
         last_error: None,
         live: Arc::new(NodeLive::default()),
@@ -48,6 +51,8 @@ fn request(consistency: Consistency) -> Request {
         consistency,
         arrived: Moment(200),
         shows: true,
+        demand: Demand::default(),
+        rule: Asked::default(),
         max_staleness: None,
         floor: Floor {
             write: None,
