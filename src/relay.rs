@@ -17,6 +17,7 @@ mod fence;
 pub mod find;
 pub mod first_packet;
 pub mod login;
+pub mod lookup;
 pub mod lost;
 pub mod own;
 pub mod parameters;

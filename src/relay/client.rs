@@ -14,19 +14,18 @@ use crate::relay::cancel::{self, ClientSlot};
 use crate::relay::catalogs::DatabaseCatalog;
 use crate::relay::context::Context;
 use crate::relay::find::LagRead;
+use crate::relay::lookup::Lookup;
 use crate::relay::recycle;
 use crate::relay::rule::{MetBySession, Ruled};
 use crate::relay::survey::Survey;
 use crate::routing::request::Demand;
 use crate::session::block::Block;
 use crate::session::exchange::Bond;
-use crate::session::group::{Classes, Scan};
+use crate::session::group::Scan;
 use crate::session::machine::Session;
-use crate::session::reply_queue::{Act, Kind, ReplyQueue, Undo};
-use crate::sql::class::{Access, Class, Marks, Route};
+use crate::session::reply_queue::{Act, Kind, Undo};
 use crate::sql::effects::Upheaval;
 use crate::sql::lexer::Dialect;
-use crate::sql::named::Named;
 use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::{FrameError, HEADER_LEN, header};
 use crate::wire::writers::{self, Severity};
@@ -164,68 +163,6 @@ pub struct Replay {
     pub excluded: u64,
     /// Must it be the primary now?
     pub primary: bool,
-}
-
-/// The classes that a session's group builder asks for.
-struct Lookup<'a> {
-    context: &'a Context,
-    database: &'a DatabaseCatalog,
-    session: &'a Session,
-    queue: &'a ReplyQueue,
-    dialect: Dialect,
-}
-
-impl Classes for Lookup<'_> {
-    fn of_text(&mut self, text: &[u8]) -> Class {
-        self.context.class_of(self.database, self.dialect, text)
-    }
-
-    fn of_query(&mut self, text: &[u8]) -> Class {
-        let class = self.of_text(text);
-        if class.marks.contains(Marks::NAMED) { self.of_execute(text, class) } else { class }
-    }
-
-    fn of_name(&mut self, name: &[u8]) -> Option<Class> {
-        match self.session.outdated(name) {
-            // What was not known at Parse may be known now, or may have changed since.
-            Some(text) => Some(self.context.class_of(self.database, self.dialect, text)),
-            None => self.session.class_of(name),
-        }
-    }
-
-    fn is_estranged(&mut self, name: &[u8]) -> bool {
-        self.session.is_estranged(name)
-    }
-
-    fn is_pending(&mut self, name: &[u8]) -> bool {
-        self.queue.owes_name(Some(name))
-    }
-}
-
-impl Lookup<'_> {
-    /// EXECUTE does what its statement does, and what its arguments do.
-    fn of_execute(&mut self, text: &[u8], class: Class) -> Class {
-        let Some(Named::Execute { name, arguments: Some(at), .. }) = self.session.named_in(text) else {
-            return class;
-        };
-        let Some(body) = self.of_name(&name) else { return class };
-        let bare = at.is_empty();
-        let arguments = match bare {
-            true => body,
-            false => self.context.class_of(self.database, self.dialect, &[b"SELECT ", &text[at]].concat()),
-        };
-        Class {
-            access: body.access.strictest(arguments.access),
-            why: if body.access == Access::Read { arguments.why } else { body.why },
-            marks: body.marks.with(arguments.marks).with(Marks::NAMED),
-            route: if class.route == Route::Auto { body.route } else { class.route },
-            fingerprint: body.fingerprint,
-            rules: match bare {
-                true => body.rules,
-                false => self.context.rules_of(body.rules, arguments.rules),
-            },
-        }
-    }
 }
 
 /// What woke an idle client's task.
