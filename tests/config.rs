@@ -557,3 +557,25 @@ fn a_file_that_is_not_there_is_said_so() {
     assert_eq!(code, Some(2));
     assert!(said.contains("/nowhere/config.yaml:1:1: cannot read the file"), "{said}");
 }
+
+#[test]
+fn causal_keys_are_checked() {
+    let parsed = |lines: &str| parse(Path::new("config.yaml"), &and(lines), &|_| None);
+    let settings = parsed("causal: { setting: App.User_Id, store: redis://h:1/0 }").unwrap();
+    assert_eq!(settings.causal.setting.as_deref(), Some("app.user_id"));
+    // What has expired counts as replayed everywhere.
+    let settings = parsed("routing: { max_staleness: 10m }").unwrap();
+    assert_eq!(settings.causal.expiry, Duration::from_secs(1200));
+    for (lines, word) in [
+        ("causal: { expiry: 15s }", "at least twice routing.max_staleness"),
+        ("causal: { setting: work_mem }", "custom setting"),
+        ("causal: { setting: pgweir.route }", "pgweir's own"),
+        ("causal: { store: rediss://h:1/0 }", "TLS"),
+        ("causal: { store: h:1 }", "redis://"),
+        ("causal: { on_store_down: ignore }", "warning"),
+        ("routing: { token_mismatch: ignore }", "warning"),
+    ] {
+        let error = parsed(lines).unwrap_err().to_string();
+        assert!(error.contains(word), "{lines}: {error}");
+    }
+}
