@@ -24,6 +24,7 @@ use crate::session::group::Group;
 use crate::session::machine::Outgoing;
 use crate::session::reply_queue::Act;
 use crate::session::settings::difference;
+use crate::session::split::Part;
 use crate::sql::class::{Access, Marks, Route};
 use crate::sql::effects;
 use crate::wire::backend::TransactionStatus;
@@ -64,6 +65,7 @@ impl Client {
             return Ok(self.skip(active, group));
         }
         self.begins_read_only = self.begins_read_only_with(active, group);
+        self.part = self.part_of(active, group);
         let idle = active.exchange.groups.is_empty() && !active.exchange.open;
         if idle {
             // Nothing is decided by where the last request went.
@@ -72,6 +74,10 @@ impl Client {
         if group.needs_name && active.exchange.queue.owes_name(None) {
             // Whether the name is given is known when that group has ended.
             return Ok(false);
+        }
+        if idle && self.part == Part::Answered {
+            Box::pin(self.answer_own(active, group)).await;
+            return Ok(true);
         }
         if (self.bonds.is_some() || self.hints.asks)
             && let Some(done) = Box::pin(self.bind(active, group, idle)).await?
@@ -137,6 +143,7 @@ impl Client {
                 Some(fault) => self.refuse_unfenced(active, group, fault),
                 None => self.stay(active, group).await?,
             },
+            None if self.is_promised() => Box::pin(self.go_on_promised(active, group)).await?,
             None if self.session.state.status() != TransactionStatus::Idle => {
                 Box::pin(self.resume(active, group)).await?
             }
@@ -159,8 +166,9 @@ impl Client {
             // not be forgotten with what was prepared before.
             return Placed::Later;
         }
-        if active.exchange.groups.iter().any(|record| record.restartable) || self.is_estranged(active, group)
-        {
+        // Whether a promised transaction has failed decides what may follow.
+        let open = |record: &GroupRecord| record.restartable || record.promised;
+        if active.exchange.groups.iter().any(open) || self.is_estranged(active, group) {
             return Placed::Later;
         }
         if attached.role == Role::Primary {
@@ -231,6 +239,8 @@ impl Client {
         let request = self.request(group);
         let decision = decide(&request, &view, policy, clock::now(), draw());
         let (node, need, role) = match decision.target {
+            // Looked at once more: where it reads no more, it begins.
+            Target::Primary | Target::Refuse if request.split => return None,
             Target::Primary if unfenced(&request, &view, policy).is_some() => return None,
             Target::Primary => (view.primary?, Need::default(), Role::Primary),
             Target::Replica { node, need } => (node, need, Role::Replica),
@@ -293,7 +303,7 @@ impl Client {
             (held, _) => held,
         };
         let hints = self.hints;
-        Request {
+        self.split_request(Request {
             access: group.access,
             why: group.why,
             begins_read_only: self.begins_read_only,
@@ -315,7 +325,8 @@ impl Client {
             waiting_until: None,
             excluded: replay.excluded,
             rule: self.ruled.asked,
-        }
+            split: false,
+        })
     }
 
     /// The level of the group at hand: the stricter of what its client (in a comment, else for the
@@ -339,7 +350,8 @@ impl Client {
 
     /// Does the connection carry other settings than the session wants?
     fn is_askew(&self) -> bool {
-        self.carries_other() && self.session.state.status() == TransactionStatus::Idle
+        let between = self.session.state.status() == TransactionStatus::Idle || self.is_promised();
+        self.carries_other() && between
     }
 
     pub(super) fn carries_other(&self) -> bool {
@@ -384,7 +396,8 @@ impl Client {
             (record.access, record.writes) = (Access::Read, false);
         }
         record.bond = bond;
-        if self.begins_read_only {
+        record.promised = on_replica && matches!(self.part, Part::Begins | Part::Reads);
+        if self.begins_read_only || self.part == Part::Begins {
             // A refusal is not the fault of its BEGIN.
             record.fingerprint = None;
         }
@@ -392,7 +405,7 @@ impl Client {
         // what brings them down. One that has written before is none.
         let can_go_elsewhere = on_replica || (record.tried == 0 && reason != Reason::Learnt);
         let unseen = match &self.block {
-            Some(block) => on_replica && block.may_begin_again(),
+            Some(block) => on_replica && (record.promised || block.may_begin_again()),
             None => is_free,
         };
         record.retriable = can_go_elsewhere

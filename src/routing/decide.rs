@@ -104,6 +104,7 @@ fn read(request: &Request, view: &ClusterView, policy: &RoutingPolicy, now: Mome
         (None, None, Route::Replica) => Reason::RouteReplica,
         (None, None, _) if request.rule.wants_replica() => Reason::RuleReplica,
         (None, None, _) if request.begins_read_only => Reason::ReadOnlyTransaction,
+        (None, None, _) if request.split => Reason::SplitTransaction,
         (None, None, Route::Auto | Route::Primary) => Reason::Balanced,
     };
     let chosen = kept.or_else(|| balance::choose(policy.balance, survey.eligible, view, now, draw));
