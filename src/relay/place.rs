@@ -65,8 +65,9 @@ impl Client {
             return Ok(self.skip(active, group));
         }
         self.begins_read_only = self.begins_read_only_with(active, group);
-        self.part = self.part_of(active, group);
         let idle = active.exchange.groups.is_empty() && !active.exchange.open;
+        // What is in flight may begin or end a transaction.
+        self.part = if idle { self.part_of(active, group) } else { Part::Other };
         if idle {
             // Nothing is decided by where the last request went.
             self.release(active);
@@ -75,7 +76,7 @@ impl Client {
             // Whether the name is given is known when that group has ended.
             return Ok(false);
         }
-        if idle && self.part == Part::Answered {
+        if self.part == Part::Answered {
             Box::pin(self.answer_own(active, group)).await;
             return Ok(true);
         }

@@ -100,11 +100,11 @@ fn read(request: &Request, view: &ClusterView, policy: &RoutingPolicy, now: Mome
     let kept = request.pipelined_on.filter(|&node| survey.eligible.contains(node));
     let reason = match (kept, request.waiting_until, request.route) {
         (Some(_), _, _) => Reason::Pipelined,
+        (None, _, _) if request.split => Reason::SplitTransaction,
         (None, Some(_), _) => Reason::Waited,
         (None, None, Route::Replica) => Reason::RouteReplica,
         (None, None, _) if request.rule.wants_replica() => Reason::RuleReplica,
         (None, None, _) if request.begins_read_only => Reason::ReadOnlyTransaction,
-        (None, None, _) if request.split => Reason::SplitTransaction,
         (None, None, Route::Auto | Route::Primary) => Reason::Balanced,
     };
     let chosen = kept.or_else(|| balance::choose(policy.balance, survey.eligible, view, now, draw));

@@ -123,7 +123,7 @@ const ENDS: &[&str] = &[
     "ROLLBACK AND NO CHAIN",
     "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
     "SET TRANSACTION READ ONLY",
-    "SET LOCAL TimeZone = 'Europe/Berlin'",
+    "SET LOCAL work_mem = '7MB'",
     "SHOW transaction_isolation",
 ];
 
@@ -172,8 +172,8 @@ impl<'a> Talk<'a> {
 
     /// Transactions of whole requests, simple and extended, with BEGIN alone or in front of a read.
     pub fn in_transactions(dice: &'a mut Dice) -> Vec<Vec<u8>> {
-        let settings = dice.one_in(3);
-        let mut talk = Talk { dice, writes: true, transactions: true, settings };
+        // A read-only transaction that moves shows the parameters that it meets on its way.
+        let mut talk = Talk { dice, writes: true, transactions: true, settings: false };
         let mut messages = vec![query(FRESH), parse("begin", "BEGIN", &[]), parse("end", "COMMIT", &[]), sync()];
         for _ in 0..4 + talk.dice.roll(24) {
             messages.extend(talk.whole_request());
