@@ -29,8 +29,9 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
 static PROXY: LazyLock<Running> = LazyLock::new(|| WORLD.proxy(&[("pool", "{ size: 2 }")]));
 
 /// The same with transactions that begin late.
-static SPLIT: LazyLock<Running> =
-    LazyLock::new(|| WORLD.proxy(&[("pool", "{ size: 2 }"), ("routing", "{ transactions: split, on_lag: wait }")]));
+static SPLIT: LazyLock<Running> = LazyLock::new(|| {
+    WORLD.proxy(&[("pool", "{ size: 2 }"), ("routing", "{ transactions: split, on_lag: wait }")])
+});
 
 /// How a script's bytes are written.
 #[derive(Clone, Copy, Debug)]

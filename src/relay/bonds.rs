@@ -219,7 +219,8 @@ impl Client {
             _ => None,
         };
         let apart = matches!(self.part, Part::Begins | Part::Reads);
-        if group.access == Access::Read && status == TransactionStatus::Idle || self.begins_read_only || apart {
+        if group.access == Access::Read && status == TransactionStatus::Idle || self.begins_read_only || apart
+        {
             self.demand_of_key(keyed).await;
         } else if let Some(key) = keyed {
             self.begin_anew_for(key).await;

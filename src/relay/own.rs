@@ -7,6 +7,7 @@ use crate::config::values;
 use crate::fault::{Fault, SqlState};
 use crate::relay::buffer::Active;
 use crate::relay::client::Client;
+use crate::routing::reason::Reason;
 use crate::routing::request::{Consistency, Demand, Target};
 use crate::session::group::Group;
 use crate::session::machine::too_many_names;
@@ -338,13 +339,23 @@ impl Client {
         if self.bonds.is_some() && self.hints.demand == Demand::default() {
             self.demand_of_key(None).await;
         }
-        let (target, reason) = self.decide_now(&group);
+        let promises = self.would_promise(statement);
+        self.part = self.part_of_statement(&group);
+        let (target, mut reason) = self.decide_now(&group);
+        if self.is_promised() && target == Target::Primary && self.part == Part::Other {
+            reason = Reason::InTransaction;
+        }
         let view = self.context.monitor.view_handle().load_full();
         let mut lines = vec![
             format!("Route: {} (reason: {})", target_name(&target, &view), reason.as_str()),
             format!("  Access: {} ({})", class.access.as_str(), class.why.as_str()),
             format!("  Fingerprint: {}", shape_of(statement, &Keys::fixed()).fingerprint),
         ];
+        if promises {
+            lines.push(
+                "  Begins with the first thing that is not plainly a read (transactions: split)".to_owned(),
+            );
+        }
         let reads = class.access == Access::Read || self.begins_read_only;
         lines.extend(rule.filter(|_| reads).map(|rule| format!("  Rule: {rule}")));
         if class.marks.contains(Marks::MULTI_STATEMENT) {

@@ -48,6 +48,16 @@ impl Client {
         }
     }
 
+    /// The same for one statement that is only asked about.
+    pub(super) fn part_of_statement(&self, group: &Group) -> Part {
+        match self.session.state.status() {
+            TransactionStatus::InBlock if self.is_promised() => {
+                split::of_promised(group, b"", &self.session, false)
+            }
+            _ => Part::Other,
+        }
+    }
+
     /// May a transaction of this session be promised now? Where nobody could serve its reads, or where it
     /// may begin as something else than READ COMMITTED, it begins.
     fn may_promise(&self, route: Route) -> bool {
@@ -124,7 +134,9 @@ impl Client {
                 self.stay(active, group).await
             }
             // Why a read has not found a replica is worth knowing.
-            Placed::Here(reason) if self.is_promised() || self.part == Part::Reads => Ok(Placed::Here(reason)),
+            Placed::Here(reason) if self.is_promised() || self.part == Part::Reads => {
+                Ok(Placed::Here(reason))
+            }
             Placed::Here(_) => Ok(Placed::Here(Reason::InTransaction)),
             Placed::Refused(fault) => {
                 self.fail_promised();
@@ -145,7 +157,9 @@ impl Client {
     pub(super) fn split_request(&self, request: Request) -> Request {
         let mut request = request;
         match self.part {
-            Part::Begins => (request.access, request.why, request.split) = (Access::Read, Why::PlainRead, true),
+            Part::Begins => {
+                (request.access, request.why, request.split) = (Access::Read, Why::PlainRead, true)
+            }
             Part::Reads => request.split = true,
             Part::Other | Part::Answered if self.is_promised() && request.access == Access::Read => {
                 (request.access, request.why) = (Access::Write, Why::TransactionControl);

@@ -198,7 +198,8 @@ fn begins_read_only_with(mut modes: TransactionModes, rest: &[Effect], settings:
 /// Do transactions of a session with these settings that say no more (or, with `level`, READ COMMITTED)
 /// begin READ COMMITTED, and may they write, and last, as they like?
 pub fn reads_committed(level: bool, settings: &Settings) -> bool {
-    let modes = TransactionModes { isolation: level.then_some("read committed"), ..TransactionModes::default() };
+    let modes =
+        TransactionModes { isolation: level.then_some("read committed"), ..TransactionModes::default() };
     let off = |name: &str| setting(settings, name) == Some(false);
     self::level(modes, settings) == Some("read committed")
         && off("default_transaction_read_only")

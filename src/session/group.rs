@@ -63,8 +63,8 @@ pub struct Group {
     pub needs_name: bool,
     /// Does it use a statement that was read under another scope than the present one?
     pub estranged: bool,
-    /// How many of its statements are reads.
-    pub reads: u32,
+    /// How many statements that are no reads it parses or executes.
+    pub others: u32,
     /// Does it use a portal of an earlier group, or leave one that is not read to its end?
     pub portals: bool,
 }
@@ -86,7 +86,7 @@ impl Group {
         foreign: 0,
         needs_name: false,
         estranged: false,
-        reads: 0,
+        others: 0,
         portals: false,
     };
 
@@ -111,7 +111,7 @@ impl Group {
             (Route::Replica, _) => Route::Replica,
         };
         self.fingerprint = self.fingerprint.or(Some(class.fingerprint));
-        self.reads += u32::from(class.access == Access::Read);
+        self.others += u32::from(class.access != Access::Read);
         self.rules.any |= class.rules;
         self.rules.all &= class.rules;
         match class.marks.contains(Marks::PGWEIR) {
@@ -267,7 +267,11 @@ impl GroupBuilder {
                 self.refer(bind.statement, classes);
             }
             b'D' => match frontend::named(frame)? {
-                Named::Statement(name) => self.refer(name, classes),
+                Named::Statement(name) => {
+                    let others = self.group.others;
+                    self.refer(name, classes);
+                    self.group.others = others;
+                }
                 Named::Portal(_) => {
                     self.group.needs_server = true;
                     self.group.portals |= !self.bound;
@@ -284,12 +288,10 @@ impl GroupBuilder {
                     self.group.marks = self.group.marks.with(Marks::WORKS);
                 }
             }
-            b'C' => {
-                match frontend::named(frame)? {
-                    Named::Statement(name) => self.group.needs_name |= classes.is_pending(name),
-                    Named::Portal(_) => self.group.portals = true,
-                }
-            }
+            b'C' => match frontend::named(frame)? {
+                Named::Statement(name) => self.group.needs_name |= classes.is_pending(name),
+                Named::Portal(_) => self.group.portals = true,
+            },
             b'S' => return Ok(Some(self.cut(true))),
             b'H' => return Ok(Some(self.cut(false))),
             b'F' => {

@@ -36,13 +36,19 @@ const UNFIT: Marks = Marks::SESSION_EFFECT
 pub fn of_idle(group: &Group, bytes: &[u8], session: &Session, may: impl FnOnce() -> bool) -> Part {
     let asks = Marks::HINTED.with(Marks::MULTI_STATEMENT).with(Marks::READ_ONLY);
     let unfit = group.writes || group.portals || group.own > 0 || group.marks.intersects(UNFIT.with(asks));
-    let reads = group.reads + 1 == group.foreign;
-    if !group.marks.contains(Marks::TRANSACTION_CONTROL) || !group.complete || !group.executes || unfit || !reads {
+    let whole = group.complete && group.executes && group.others == 1;
+    if !group.marks.contains(Marks::TRANSACTION_CONTROL) || unfit || !whole {
         return Part::Other;
     }
     match control_in(bytes, session) {
-        Some((Control::Begin { level, .. }, alone)) if may() && reads_committed(level, session.state.settings()) => {
-            if alone { Part::Answered } else { Part::Begins }
+        Some((Control::Begin { level, .. }, alone))
+            if may() && reads_committed(level, session.state.settings()) =>
+        {
+            if alone {
+                Part::Answered
+            } else {
+                Part::Begins
+            }
         }
         _ => Part::Other,
     }
@@ -53,7 +59,7 @@ pub fn of_promised(group: &Group, bytes: &[u8], session: &Session, failed: bool)
     if !group.complete || group.own > 0 {
         return Part::Other;
     }
-    if group.executes && group.foreign == 1 && group.marks.contains(Marks::TRANSACTION_CONTROL) {
+    if group.executes && group.others == 1 && group.marks.contains(Marks::TRANSACTION_CONTROL) {
         return match control_in(bytes, session) {
             Some((Control::Commit | Control::Rollback, true)) => Part::Answered,
             _ => Part::Other,

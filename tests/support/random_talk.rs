@@ -174,7 +174,8 @@ impl<'a> Talk<'a> {
     pub fn in_transactions(dice: &'a mut Dice) -> Vec<Vec<u8>> {
         // A read-only transaction that moves shows the parameters that it meets on its way.
         let mut talk = Talk { dice, writes: true, transactions: true, settings: false };
-        let mut messages = vec![query(FRESH), parse("begin", "BEGIN", &[]), parse("end", "COMMIT", &[]), sync()];
+        let mut messages =
+            vec![query(FRESH), parse("begin", "BEGIN", &[]), parse("end", "COMMIT", &[]), sync()];
         for _ in 0..4 + talk.dice.roll(24) {
             messages.extend(talk.whole_request());
         }

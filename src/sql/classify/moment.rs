@@ -26,7 +26,8 @@ pub(super) fn tells(text: &[u8], tokens: &[Token], known: Known<'_>) -> bool {
         let dotted = at > 0 && tokens.get(at - 1).is_some_and(|before| before.is_mark(text, b'.'));
         let called = tokens.get(at + 1).is_some_and(|after| after.is_mark(text, b'('));
         // `t.f` calls f(t), too.
-        (called || dotted) && (known.catalog.is_safe_function(&name) || known.overrides.is_read_only(None, &name))
+        (called || dotted)
+            && (known.catalog.is_safe_function(&name) || known.overrides.is_read_only(None, &name))
     })
 }
 
