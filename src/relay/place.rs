@@ -55,22 +55,28 @@ impl Client {
         self.place_within(active, group, ALIGN_ATTEMPTS).await
     }
 
-    async fn place_within(&mut self, active: &mut Active, group: &Group, attempts: u8) -> Result<bool, End> {
+    /// What the group asks for, apart from its text. True: nothing is in flight before it.
+    fn look_at(&mut self, active: &mut Active, group: &Group) -> bool {
         self.hints = self.hints_of(active, group);
         self.ruled = self.rule_of(active, group);
         if self.level() == Consistency::Global {
             self.arrived = active.requests.arrived();
         }
-        if active.skip_to_sync {
-            return Ok(self.skip(active, group));
-        }
         self.begins_read_only = self.begins_read_only_with(active, group);
         let idle = active.exchange.groups.is_empty() && !active.exchange.open;
         // What is in flight may begin or end a transaction.
         self.part = if idle { self.part_of(active, group) } else { Part::Other };
-        if idle {
+        if idle && !active.skip_to_sync {
             // Nothing is decided by where the last request went.
             self.release(active);
+        }
+        idle
+    }
+
+    async fn place_within(&mut self, active: &mut Active, group: &Group, attempts: u8) -> Result<bool, End> {
+        let idle = self.look_at(active, group);
+        if active.skip_to_sync {
+            return Ok(self.skip(active, group));
         }
         if group.needs_name && active.exchange.queue.owes_name(None) {
             // Whether the name is given is known when that group has ended.
