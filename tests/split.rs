@@ -134,6 +134,7 @@ fn whatever_is_not_plainly_a_read_begins_the_transaction() {
         "SELECT now()",
         "SELECT current_date FROM kv",
         "SELECT clock_timestamp()",
+        "SELECT 'now'::timestamptz",
         "SELECT txid_current_if_assigned()",
         "SELECT pg_current_snapshot()",
         "SELECT pg_is_in_recovery()",

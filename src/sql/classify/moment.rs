@@ -70,7 +70,7 @@ mod tests {
         ] {
             let class = class_of(text.as_bytes());
             if class.access == Access::Read {
-                assert_eq!(class.marks.contains(Marks::TELLS), tells, "{text}");
+                assert_eq!(class.marks.contains(Marks::MOMENTARY), tells, "{text}");
             }
         }
         assert_eq!(class_of(b"SELECT tax(price) FROM t").access, Access::Read);
