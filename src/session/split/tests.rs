@@ -42,7 +42,7 @@ fn session(settings: &[(&str, &str)]) -> Session {
             types: [0, 0].into(),
             scope: Scope::default(),
         };
-        session.remember(name.as_bytes(), Arc::new(statement), class(text.as_bytes()));
+        session.remember(name.as_bytes(), Arc::new(statement), class(text.as_bytes()), 1);
     }
     session
 }
