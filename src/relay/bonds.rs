@@ -337,6 +337,16 @@ impl Client {
         Ok(true)
     }
 
+    /// A group was answered without being sent: nothing is written under its key, and the next group has
+    /// a key of its own.
+    pub(super) async fn release_bond(&self, bond: &Bond) {
+        if let Some(store) = self.context.causal.store.as_ref().filter(|_| bond.intended)
+            && let Err(down) = store.record(&bond.key, 1, None).await
+        {
+            tracing::debug!("{down}");
+        }
+    }
+
     /// The bond of a group that is about to be sent.
     pub(super) fn take_bond(&mut self, group: &Group) -> Option<Box<Bond>> {
         let intended = self.bond.take();

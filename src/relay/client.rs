@@ -388,6 +388,9 @@ impl Client {
                         active.exchange.builder.reset();
                         return Ok(());
                     }
+                    if let Some(bond) = self.bond.take() {
+                        Box::pin(self.release_bond(&bond)).await;
+                    }
                 }
             }
         }
