@@ -99,6 +99,96 @@ fn the_key_of_a_write_that_was_refused_is_not_that_of_the_next_one() {
 }
 
 #[test]
+fn a_write_counts_for_every_key_that_was_in_force_in_its_transaction() {
+    let scene = scene();
+    let weir = scene.weir_with(&keyed(None, ""));
+    let _paused = Paused::new(scene.cluster.replicas());
+    let cases: [(&str, &[&str]); 6] = [
+        ("a", &["SET app.user_id = 'a'; UPDATE kv SET v = 30 WHERE id = 30; RESET app.user_id"]),
+        ("b", &["SET app.user_id = 'b'", "UPDATE kv SET v = 30 WHERE id = 30; RESET app.user_id"]),
+        (
+            "c",
+            &[
+                "SET pgweir.causal_key = 'c'",
+                "BEGIN",
+                "UPDATE kv SET v = 30 WHERE id = 30",
+                "SET pgweir.causal_key = 'd'",
+                "COMMIT",
+            ],
+        ),
+        (
+            "e",
+            &[
+                "SET app.user_id = 'e'",
+                "BEGIN",
+                "UPDATE kv SET v = 30 WHERE id = 30",
+                "SET app.user_id = 'f'",
+                "COMMIT",
+            ],
+        ),
+        ("g", &["SET app.user_id = 'g'", "UPDATE kv SET v = 30 WHERE id = 30; SET app.user_id = 'h'"]),
+        (
+            "i",
+            &[
+                "BEGIN; SET app.user_id = 'i'; UPDATE kv SET v = 30 WHERE id = 30; SET app.user_id = 'j'; COMMIT",
+            ],
+        ),
+    ];
+    scene.run(async {
+        for (at, (key, statements)) in cases.into_iter().enumerate() {
+            let id = 30 + at as i32;
+            let statements = statements.iter().map(|sql| sql.replace("id = 30", &format!("id = {id}")));
+            let statements: Vec<String> = statements.collect();
+            let writer = weir.connect().await;
+            all(&writer, &statements.iter().map(String::as_str).collect::<Vec<_>>()).await;
+            assert_eq!(seen_under(&weir, key, id).await, 30, "{key}");
+        }
+    });
+}
+
+#[test]
+fn a_key_in_a_comment_that_cannot_be_taken_counts_as_every_key() {
+    let scene = scene();
+    let weir = scene.weir_with(&keyed(None, ""));
+    let _paused = Paused::new(scene.cluster.replicas());
+    scene.run(async {
+        let writer = weir.connect().await;
+        let hint = format!("/* pgweir.causal_key='{}' */ ", "x".repeat(300));
+        all(&writer, &[&format!("{hint}UPDATE kv SET v = 1 WHERE id = 40")]).await;
+        assert_eq!(seen_under(&weir, "any", 40).await, 1);
+        scene.cluster.primary().sql_as(APP.name, APP_DATABASE, "UPDATE kv SET v = 2 WHERE id = 40").unwrap();
+        assert_eq!(v_of(&weir.connect().await, &hint, 40).await, 2);
+        // Two that differ in one request.
+        let both = "/* pgweir.causal_key='one' */ UPDATE kv SET v = 3 WHERE id = 41; \
+                    /* pgweir.causal_key='two' */ UPDATE kv SET v = 3 WHERE id = 42";
+        all(&writer, &[both]).await;
+        assert_eq!((seen_under(&weir, "one", 41).await, seen_under(&weir, "two", 42).await), (3, 3));
+    });
+}
+
+#[test]
+fn of_several_hints_in_one_request_the_strictest_counts() {
+    let scene = scene();
+    let weir = scene.weir_with(&Tuning::routing(&["max_staleness: 60s"]));
+    let _paused = Paused::new(scene.cluster.replicas());
+    scene.run(async {
+        let session = weir.connect().await;
+        scene.cluster.primary().sql_as(APP.name, APP_DATABASE, "UPDATE kv SET v = 1 WHERE id = 57").unwrap();
+        let read = "SELECT v FROM kv WHERE id = 57";
+        for (one, other) in [
+            ("consistency=eventual", "consistency=global"),
+            ("consistency=global", "consistency=eventual"),
+            ("consistency=global", "consistency=nonsense"),
+            ("max_staleness=0s", "max_staleness=60s"),
+            ("max_staleness=60s", "max_staleness=0s"),
+        ] {
+            let both = format!("/* pgweir.{one} */ {read}; /* pgweir.{other} */ {read}");
+            assert_eq!(value(&session, &both).await, "1", "{both}");
+        }
+    });
+}
+
+#[test]
 fn what_a_procedure_committed_is_read_back_though_a_rollback_came_behind_it() {
     let scene = scene();
     let weir = scene.weir_with(&Tuning::routing(&["max_staleness: 60s"]));

@@ -298,7 +298,7 @@ impl Client {
         if self.bonds.is_some() {
             let written = self.session.state.floor.write;
             let written = written.filter(|_| written != had_written).map(|(at, _)| at);
-            self.settle_bonds(active, record, status, written);
+            self.settle_bonds(active, record, status, written, &had_settings);
         }
         if active.withheld.is_none()
             && let Some(next) = active.exchange.groups.front()

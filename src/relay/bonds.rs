@@ -12,7 +12,7 @@ use crate::session::exchange::{Bond, GroupRecord};
 use crate::session::group::Group;
 use crate::session::settings::{Settings, Value};
 use crate::sql::class::{Access, Marks};
-use crate::sql::effects::{self, Argument, Effect, PgweirName, Scope};
+use crate::sql::effects::{self, Argument, Effect, PgweirName, PinReason, Scope};
 use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::header;
 use crate::wire::frontend;
@@ -50,8 +50,8 @@ pub struct Bonds {
     pub own: Option<Arc<str>>,
     /// `SET pgweir.report_token`.
     pub report: bool,
-    /// The comment of the group at hand.
-    comment: Option<Arc<str>>,
+    /// The comments of the group at hand.
+    comment: Key,
     /// What the configured setting says, and in which settings that was looked up.
     named: Key,
     seen: Option<Arc<Settings>>,
@@ -77,9 +77,12 @@ pub struct Withheld {
 }
 
 impl Bonds {
-    /// The key in force.
+    /// The key in force with these settings.
     fn key(&mut self, setting: Option<&str>, settings: &Arc<Settings>) -> Key {
-        if let Some(key) = self.comment.as_ref().or(self.own.as_ref()) {
+        if self.comment != Key::None {
+            return self.comment.clone();
+        }
+        if let Some(key) = &self.own {
             return Key::Known(key.clone());
         }
         let Some(setting) = setting else { return Key::None };
@@ -115,11 +118,25 @@ fn key_of(value: &Value) -> Key {
             None => return Key::Unreadable,
         },
     };
+    named(&text)
+}
+
+/// What is too long is no key of its own.
+fn named(text: &str) -> Key {
     match text.len() {
         0 => Key::None,
         1..=KEY_MAX => Key::Known(text.into()),
         _ => Key::Unreadable,
     }
+}
+
+/// One key of those that the comments of one request name.
+fn one_of(keys: Vec<String>) -> Key {
+    keys.iter().map(|key| named(key)).fold(Key::None, |one, other| match (one, other) {
+        (Key::None, key) | (key, Key::None) => key,
+        (one, other) if one == other => one,
+        _ => Key::Unreadable,
+    })
 }
 
 fn is_number(text: &str) -> bool {
@@ -140,6 +157,7 @@ fn named_by(effect: &Effect, setting: &str) -> Option<Key> {
             effects::Value::Sql(text) => Value::Sql(text.as_str().into()),
             effects::Value::Config(text) => Value::Text(text.as_str().into()),
         })),
+        Effect::SetUnread(name) if name == setting => Some(Key::Unreadable),
         Effect::SetLocalUnknown => Some(Key::Unreadable),
         Effect::SetConfig(call) => match &call.name {
             Argument::Text(name) if !name.eq_ignore_ascii_case(setting) => None,
@@ -184,21 +202,20 @@ impl Client {
         if !idle && (self.hints.asks || sets) {
             return Ok(Some(false));
         }
-        let (token, key) = match self.hints.asks {
+        let (tokens, keys) = match self.hints.asks {
             true => self.asked_in(active, group),
-            false => (None, None),
+            false => (Vec::new(), Vec::new()),
         };
-        if self.bonds.is_some() || key.is_some() {
-            self.bonds_mut().comment = key.filter(|key| key.len() <= KEY_MAX).map(Arc::from);
+        if self.bonds.is_some() || !keys.is_empty() {
+            self.bonds_mut().comment = one_of(keys);
         }
         let status = self.session.state.status();
         let on_replica = self.is_block_on_replica() && status == TransactionStatus::InBlock;
-        if let Some(text) = token
-            && (on_replica || self.begins_read_only || self.session.state.held() == Held::Free)
-        {
+        let matters = on_replica || self.begins_read_only || self.session.state.held() == Held::Free;
+        for text in tokens.iter().filter(|_| matters) {
             let refusal = match on_replica {
                 true => Err(too_late()),
-                false => self.require(&text).await,
+                false => self.require(text).await,
             };
             match refusal {
                 Ok((demand, warning)) => {
@@ -233,9 +250,9 @@ impl Client {
         Ok(None)
     }
 
-    /// The token and the key in a group's comments.
-    fn asked_in(&self, active: &Active, group: &Group) -> (Option<String>, Option<String>) {
-        let (mut token, mut key) = (None, None);
+    /// The tokens and the keys in a group's comments.
+    fn asked_in(&self, active: &Active, group: &Group) -> (Vec<String>, Vec<String>) {
+        let (mut tokens, mut keys) = (Vec::new(), Vec::new());
         let mut rest = &active.requests.fresh()[..group.len];
         while let Ok(Some(head)) = header(rest, usize::MAX) {
             let Some((frame, behind)) = rest.split_at_checked(head.frame_len) else { break };
@@ -247,9 +264,10 @@ impl Client {
                 _ => None,
             };
             let Some(asked) = text.map(effects::hints_of) else { continue };
-            (token, key) = (token.or(asked.token), key.or(asked.causal_key));
+            tokens.extend(asked.tokens);
+            keys.extend(asked.causal_keys);
         }
-        (token, key)
+        (tokens, keys)
     }
 
     fn key_set_by(&self, active: &Active, group: &Group, setting: &str) -> Option<Key> {
@@ -354,8 +372,15 @@ impl Client {
             return intended;
         }
         // A key that only this group's comment names.
-        let key = self.bonds.as_ref()?.comment.clone()?;
-        Some(Box::new(Bond { key, intended: false }))
+        let bonds = self.bonds.as_mut()?;
+        match &bonds.comment {
+            Key::Known(key) => Some(Box::new(Bond { key: key.clone(), intended: false })),
+            Key::Unreadable => {
+                bonds.of_all = true;
+                None
+            }
+            Key::None => None,
+        }
     }
 
     /// A group has ended, with or without a write that was acknowledged just now.
@@ -365,6 +390,7 @@ impl Client {
         record: &GroupRecord,
         status: TransactionStatus,
         written: Option<crate::moment::Moment>,
+        before: &Arc<Settings>,
     ) {
         let context = self.context.clone();
         let setting = context.causal.setting.as_deref();
@@ -372,16 +398,27 @@ impl Client {
         if let Some(bond) = &record.bond {
             bonds.join(Key::Known(bond.key.clone()), u32::from(bond.intended));
         }
-        if let Some(setting) = setting {
-            let local = |effect: &&Effect| !matches!(effect, Effect::Set { scope: Scope::Session, .. });
-            for key in record.effects.iter().filter(local).filter_map(|effect| named_by(effect, setting)) {
+        let wrote = record.wrote();
+        if wrote {
+            // Where the group changes the key too, nobody knows on which side of that it wrote.
+            for settings in [before, self.session.state.settings()] {
+                let key = bonds.key(setting, settings);
                 bonds.join(key, 0);
             }
+            // A setting that nobody can name may be the one that names the key.
+            bonds.of_all |= setting.is_some()
+                && bonds.own.is_none()
+                && self.session.state.pins.has(PinReason::UnknownSetting);
+        }
+        if let Some(setting) = setting {
+            let lasts = |effect: &Effect| matches!(effect, Effect::Set { scope: Scope::Session, .. });
+            let named = record.effects.iter().filter(|effect| wrote || !lasts(effect));
+            named.filter_map(|effect| named_by(effect, setting)).for_each(|key| bonds.join(key, 0));
         }
         if status != TransactionStatus::Idle {
             return;
         }
-        bonds.comment = None;
+        bonds.comment = Key::None;
         bonds.block = Demand::default();
         if let Some(at) = written {
             let key = bonds.key(setting, self.session.state.settings());
@@ -412,8 +449,12 @@ impl Client {
         let key = self.causal_key();
         let Some(bonds) = &mut self.bonds else { return };
         bonds.join(key, 0);
-        for bond in active.exchange.groups.iter().filter_map(|record| record.bond.as_deref()) {
-            bonds.join(Key::Known(bond.key.clone()), 0);
+        for record in &active.exchange.groups {
+            let bond = record.bond.as_deref().map_or(Key::None, |bond| Key::Known(bond.key.clone()));
+            bonds.join(bond, 0);
+            let setting = context.causal.setting.as_deref();
+            let named = record.effects.iter().filter_map(|effect| named_by(effect, setting?));
+            named.for_each(|key| bonds.join(key, 0));
         }
         std::mem::take(&mut bonds.open).iter().for_each(|open| context.causal.raise(&open.key, now));
         if std::mem::take(&mut bonds.of_all) {
@@ -467,6 +508,15 @@ fn refused(why: &str) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn comments_name_one_key_or_nobody_knows_which() {
+        let key = |keys: &[&str]| one_of(keys.iter().map(ToString::to_string).collect());
+        let one = Key::Known("one".into());
+        assert_eq!((key(&[]), key(&[""]), key(&["one"])), (Key::None, Key::None, one.clone()));
+        assert_eq!((key(&["one", "one"]), key(&["one", "two"])), (one, Key::Unreadable));
+        assert_eq!(key(&["x".repeat(KEY_MAX + 1).as_str()]), Key::Unreadable);
+    }
 
     #[test]
     fn only_what_is_certain_is_a_key() {

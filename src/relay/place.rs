@@ -432,7 +432,7 @@ impl Client {
         Ok(())
     }
 
-    /// What the group's comments ask for, besides a route.
+    /// What the group's comments ask for, besides a route: of several, the strictest.
     fn hints_of(&self, active: &Active, group: &Group) -> Hints {
         if !group.marks.contains(Marks::HINTED) {
             return Hints::default();
@@ -449,11 +449,11 @@ impl Client {
                 _ => None,
             };
             let Some(asked) = text.map(effects::hints_of) else { continue };
-            hints.consistency =
-                hints.consistency.or(asked.consistency.as_deref().and_then(Consistency::parse));
-            let bound = asked.max_staleness.as_deref().and_then(own::duration);
-            hints.max_staleness = hints.max_staleness.or(bound);
-            hints.asks |= asked.token.is_some() || asked.causal_key.is_some();
+            let levels = asked.levels.iter().filter_map(|level| Consistency::parse(level));
+            hints.consistency = levels.chain(hints.consistency).max();
+            let bounds = asked.bounds.iter().filter_map(|bound| own::duration(bound));
+            hints.max_staleness = bounds.chain(hints.max_staleness).min();
+            hints.asks |= !asked.tokens.is_empty() || !asked.causal_keys.is_empty();
         }
         hints
     }
