@@ -167,6 +167,44 @@ fn a_key_in_a_comment_that_cannot_be_taken_counts_as_every_key() {
 }
 
 #[test]
+fn what_was_set_of_pgweirs_own_is_gone_when_everything_is_reset() {
+    let scene = scene();
+    let weir = scene.weir_with(&keyed(None, ""));
+    scene.run(async {
+        let options = "-c pgweir.consistency=global -c pgweir.route=primary -c pgweir.causal_key=mine";
+        let (plain, asked) = (weir.connect().await, weir.connect_with(options).await);
+        let shown = async |client: &Client| {
+            let mut shown = Vec::new();
+            for name in ["consistency", "route", "max_staleness", "causal_key", "report_token"] {
+                shown.push(value(client, &format!("SHOW pgweir.{name}")).await);
+            }
+            shown
+        };
+        for client in [&plain, &asked] {
+            let before = shown(client).await;
+            for reset in ["DISCARD ALL", "RESET ALL"] {
+                all(
+                    client,
+                    &[
+                        "SET pgweir.consistency = 'eventual'",
+                        "SET pgweir.route = 'replica'",
+                        "SET pgweir.max_staleness = '9s'",
+                        "SET pgweir.causal_key = 'other'",
+                        "SET pgweir.report_token = 'on'",
+                        reset,
+                    ],
+                )
+                .await;
+                assert_eq!(shown(client).await, before, "{reset}");
+            }
+            all(client, &["SET pgweir.consistency = 'eventual'", "RESET pgweir.consistency"]).await;
+            all(client, &["SET pgweir.causal_key = 'other'", "RESET pgweir.causal_key"]).await;
+            assert_eq!(shown(client).await, before);
+        }
+    });
+}
+
+#[test]
 fn of_several_hints_in_one_request_the_strictest_counts() {
     let scene = scene();
     let weir = scene.weir_with(&Tuning::routing(&["max_staleness: 60s"]));

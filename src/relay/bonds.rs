@@ -50,6 +50,8 @@ pub struct Bonds {
     pub own: Option<Arc<str>>,
     /// `SET pgweir.report_token`.
     pub report: bool,
+    /// The two as the startup packet asked for them.
+    at_login: (Option<Arc<str>>, bool),
     /// The comments of the group at hand.
     comment: Key,
     /// What the configured setting says, and in which settings that was looked up.
@@ -77,6 +79,15 @@ pub struct Withheld {
 }
 
 impl Bonds {
+    /// RESET of one of pgweir's own settings.
+    pub fn reset(&mut self, name: PgweirName) {
+        match name {
+            PgweirName::CausalKey => self.own = self.at_login.0.clone(),
+            PgweirName::ReportToken => self.report = self.at_login.1,
+            PgweirName::Route | PgweirName::Consistency | PgweirName::MaxStaleness | PgweirName::Token => {}
+        }
+    }
+
     /// The key in force with these settings.
     fn key(&mut self, setting: Option<&str>, settings: &Arc<Settings>) -> Key {
         if self.comment != Key::None {
@@ -180,6 +191,14 @@ impl Client {
     /// Its bonds, made where there were none.
     pub(super) fn bonds_mut(&mut self) -> &mut Bonds {
         self.bonds.get_or_insert_default()
+    }
+
+    /// The startup packet has been read: resetting comes back to what it asked for.
+    pub(super) fn logged_in(&mut self) {
+        self.session.state.logged_in();
+        if let Some(bonds) = &mut self.bonds {
+            bonds.at_login = (bonds.own.clone(), bonds.report);
+        }
     }
 
     /// Its causal key now.
@@ -398,6 +417,8 @@ impl Client {
         if let Some(bond) = &record.bond {
             bonds.join(Key::Known(bond.key.clone()), u32::from(bond.intended));
         }
+        let resets = |effect: &Effect| matches!(effect, Effect::ResetAll | Effect::DiscardAll);
+        let reset = !record.failed && record.effects.iter().any(resets);
         let wrote = record.wrote();
         if wrote {
             // Where the group changes the key too, nobody knows on which side of that it wrote.
@@ -414,6 +435,9 @@ impl Client {
             let lasts = |effect: &Effect| matches!(effect, Effect::Set { scope: Scope::Session, .. });
             let named = record.effects.iter().filter(|effect| wrote || !lasts(effect));
             named.filter_map(|effect| named_by(effect, setting)).for_each(|key| bonds.join(key, 0));
+        }
+        if reset {
+            [PgweirName::CausalKey, PgweirName::ReportToken].into_iter().for_each(|name| bonds.reset(name));
         }
         if status != TransactionStatus::Idle {
             return;

@@ -305,6 +305,7 @@ async fn prepare(
             }
         }
     }
+    client.logged_in();
     let mut bytes = Vec::new();
     warnings.iter().for_each(|warning| writers::fault(&mut bytes, Severity::Warning, warning));
     client.stream.write_all(&bytes).await?;
