@@ -205,6 +205,28 @@ fn what_was_set_of_pgweirs_own_is_gone_when_everything_is_reset() {
 }
 
 #[test]
+fn what_the_first_statement_of_a_read_only_transaction_asks_for_holds_in_it() {
+    let scene = scene();
+    let weir = scene.weir_with(&Tuning::routing(&["max_staleness: 60s"]));
+    let rules = "rules: [ { match: { relation: kv }, consistency: global } ]";
+    let ruled = scene.weir_with(&Tuning::routing(&[rules, "max_staleness: 60s"]));
+    let _paused = Paused::new(scene.cluster.replicas());
+    scene.run(async {
+        scene.cluster.primary().sql_as(APP.name, APP_DATABASE, "UPDATE kv SET v = 1 WHERE id = 55").unwrap();
+        for (weir, hint) in [
+            (&weir, "/* pgweir.consistency=global */ "),
+            (&weir, "/* pgweir.max_staleness=0s */ "),
+            (&ruled, ""),
+        ] {
+            let session = weir.connect().await;
+            all(&session, &["BEGIN READ ONLY"]).await;
+            assert_eq!(v_of(&session, hint, 55).await, 1, "{hint}");
+            all(&session, &["COMMIT"]).await;
+        }
+    });
+}
+
+#[test]
 fn of_several_hints_in_one_request_the_strictest_counts() {
     let scene = scene();
     let weir = scene.weir_with(&Tuning::routing(&["max_staleness: 60s"]));

@@ -10,8 +10,9 @@ use crate::relay::client::{Client, End};
 use crate::relay::lost::Lost;
 use crate::relay::place::Placed;
 use crate::relay::reach::lost_while_aligned;
+use crate::relay::rule::Ruled;
 use crate::routing::reason::Reason;
-use crate::routing::request::Target;
+use crate::routing::request::{Held, Request, Target};
 use crate::session::block::{self, Block, Fit, Runs};
 use crate::session::bound::bound;
 use crate::session::exchange::{Errand, GroupRecord};
@@ -74,6 +75,7 @@ impl Client {
         self.is_block_on_replica()
             && !group.marks.intersects(unclear.with(Marks::READ_ONLY).with(Marks::MULTI_STATEMENT))
             && !self.asks_for_primary(group)
+            && !self.asks_of_its_own(group)
             && !active.exchange.groups.iter().any(ends)
     }
 
@@ -124,11 +126,33 @@ impl Client {
                     false => Step::Stay,
                 }
             }
+            Fit::Yes if block.may_begin_again() && self.asks_for_more(group) => Step::Move(Runs::OnReplica),
             Fit::Yes => Step::Stay,
             Fit::No | Fit::Misleading if block.may_begin_again() || ends => Step::Move(Runs::OnPrimary),
             Fit::No => Step::Stay,
             Fit::Misleading => Step::Refuse,
         }
+    }
+
+    /// Does it ask, by a comment or a rule, for something that its BEGIN did not?
+    fn asks_of_its_own(&self, group: &Group) -> bool {
+        let hints = self.hints.consistency.is_some() || self.hints.max_staleness.is_some();
+        group.marks.contains(Marks::WORKS) && (hints || self.ruled != Ruled::default())
+    }
+
+    /// And would not go to the replica that its transaction is on?
+    fn asks_for_more(&self, group: &Group) -> bool {
+        let Some(attached) = self.attached.as_ref().filter(|_| self.asks_of_its_own(group)) else {
+            return false;
+        };
+        let node = attached.lease.pool().node;
+        let request = Request {
+            held: Held::Free,
+            begins_read_only: true,
+            pipelined_on: Some(node),
+            ..self.request(group)
+        };
+        !matches!(self.decide(&request), (Target::Replica { node: chosen, .. }, _) if chosen == node)
     }
 
     fn fit(&self, active: &Active, group: &Group, block: &Block) -> (Fit, Vec<Effect>) {
