@@ -205,6 +205,32 @@ fn what_was_set_of_pgweirs_own_is_gone_when_everything_is_reset() {
 }
 
 #[test]
+fn what_may_be_stale_does_not_take_the_rest_of_the_session_back() {
+    let scene = scene();
+    let weir = scene.weir_with(&Tuning::routing(&["balance: random", "max_staleness: 60s"]));
+    let stale = scene.cluster.replica(1);
+    let _paused = Paused::new([stale]);
+    scene.run(async {
+        let id = 50;
+        weir.connect().await.simple_query("UPDATE kv SET v = 1 WHERE id = 50").await.unwrap();
+        let session = weir.connect().await;
+        wait_for("the session has seen the write on the other replica", async || {
+            v_of(&session, "", id).await == 1 && served_by(&session).await != stale.name()
+        })
+        .await;
+        let mut back = 0;
+        for turn in 0..60 {
+            let served = value(&session, "/* pgweir.consistency=eventual */ SELECT served_by()").await;
+            if served == stale.name() {
+                assert_eq!(v_of(&session, "", id).await, 1, "turn {turn}, after {served}");
+                back += 1;
+            }
+        }
+        assert!(back > 5, "{back}");
+    });
+}
+
+#[test]
 fn what_the_first_statement_of_a_read_only_transaction_asks_for_holds_in_it() {
     let scene = scene();
     let weir = scene.weir_with(&Tuning::routing(&["max_staleness: 60s"]));

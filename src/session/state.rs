@@ -194,7 +194,7 @@ impl SessionState {
         let reason = drops || self.unanswered || end.effects.iter().any(concerns_pins);
         self.ask = (self.ask || reason || !self.doubted.is_empty()) && !self.pins.is_empty();
         if end.saw {
-            self.floor.read = Some(LastRead { at: end.now, node: end.node, incarnation: end.incarnation });
+            self.floor.saw(LastRead { at: end.now, node: end.node, incarnation: end.incarnation });
         }
         self.pins.except(had)
     }

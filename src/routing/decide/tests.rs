@@ -74,7 +74,7 @@ fn begins() -> Request {
 }
 
 fn wrote(millis_ago: u64) -> Floor {
-    Floor { write: Some((ago(millis_ago), Durability::Flushed)), read: None }
+    Floor { write: Some((ago(millis_ago), Durability::Flushed)), read: None, ..Floor::default() }
 }
 
 fn ask(request: &Request, view: &ClusterView, policy: &RoutingPolicy) -> (&'static str, Reason) {
@@ -125,8 +125,8 @@ fn the_table_of_what_only_the_primary_may_do() {
 fn the_table_of_reads() {
     let view = cluster(2);
     let saw = |node, incarnation| Floor {
-        write: None,
         read: Some(LastRead { at: ago(1), node: NodeId(node), incarnation }),
+        ..Floor::default()
     };
     let table = [
         (read(), "replica", Reason::Balanced),
@@ -366,7 +366,11 @@ fn any_request(dice: &mut Dice) -> Request {
         arrived: ago(dice.roll(400)),
         shows: dice.coin(),
         max_staleness: dice.coin().then(|| Duration::from_millis(dice.roll(500))),
-        floor: Floor { write: dice.coin().then_some(write), read: dice.coin().then_some(seen) },
+        floor: Floor {
+            write: dice.coin().then_some(write),
+            read: dice.coin().then_some(seen),
+            ..Floor::default()
+        },
         demand: dice.one(&[
             Demand::default(),
             Demand::default(),
