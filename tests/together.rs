@@ -10,10 +10,16 @@ mod valkey;
 #[path = "support/wire_client.rs"]
 mod wire_client;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use harness::{NO_WRITER, SERVED_BY, Scene, Stage, Tuning, Weir, describe, served_by, value, wait_for};
+use pgweir::causal::store::Store;
+use pgweir::config::Secret;
+use pgweir::config::settings::CausalSettings;
 use pgweir::devcluster::{APP, APP_DATABASE, DevNode, Options};
+use pgweir::freshness::token::Token;
+use pgweir::lsn::{Lsn, TimelineId, WalPosition};
 use tokio_postgres::Client;
 use valkey::Valkey;
 
@@ -285,4 +291,140 @@ fn what_a_procedure_committed_is_read_back_though_a_rollback_came_behind_it() {
     client.send(&[both.concat(), wire_client::sync()].concat());
     client.until_ready();
     assert_eq!(client.value("SELECT v FROM kv WHERE id = 60"), "1");
+}
+
+/// A position of timeline 1.
+fn position(lsn: u64) -> Token {
+    Token { system: None, at: WalPosition { timeline: TimelineId(1), lsn: Lsn(lsn) } }
+}
+
+/// A pgweir's own end of the store, connected.
+async fn end_of(store: &Valkey) -> Arc<Store> {
+    let settings = CausalSettings {
+        store: Some(Secret::new(store.url())),
+        store_timeout: Duration::from_secs(2),
+        ..CausalSettings::default()
+    };
+    let end = Arc::new(Store::new(&settings).unwrap().unwrap());
+    tokio::spawn(end.clone().run());
+    wait_for("the store answers", async || end.is_up()).await;
+    end
+}
+
+#[test]
+fn what_one_could_not_record_is_no_base_for_what_others_have_recorded() {
+    let scene = scene();
+    let mut store = Valkey::start();
+    scene.run(async {
+        let (one, other) = (end_of(&store).await, end_of(&store).await);
+        let run = other.met().unwrap();
+        other.found_base(&run, position(10)).await.unwrap();
+        other.record("key", &[], Some(position(200))).await.unwrap();
+        store.kill();
+        assert!(one.record("mine", &[], Some(position(100))).await.is_err());
+        let _store = store.start_again();
+        wait_for("both have met the new run", async || {
+            one.read("key").await.is_ok() && other.read("key").await.is_ok()
+        })
+        .await;
+        // The record of 200 is lost, and 100 says nothing about it.
+        assert_eq!(other.read("key").await.unwrap().base, None);
+        assert!(other.found_base(&run, position(90)).await.is_err(), "of the run before");
+        let run = other.met().unwrap();
+        other.found_base(&run, position(90)).await.unwrap();
+        assert_eq!(other.read("key").await.unwrap().base, Some(position(100)), "what was missed counts");
+        other.raise_all(position(300)).await.unwrap();
+        assert_eq!(one.read("any").await.unwrap().base, Some(position(300)));
+    });
+}
+
+#[test]
+fn a_replica_of_the_store_is_not_believed() {
+    let scene = scene();
+    let (first, second) = (Valkey::start(), Valkey::start());
+    scene.run(async {
+        let end = end_of(&second).await;
+        end.record("key", &[], Some(position(100))).await.unwrap();
+        let port = first.url().rsplit(':').next().unwrap().trim_end_matches("/0").to_owned();
+        let follow = |host: &str, port: &str| {
+            redis::cmd("REPLICAOF").arg(host).arg(port).exec(&mut second.connection()).unwrap();
+        };
+        follow("127.0.0.1", &port);
+        assert!(end.read("key").await.is_err());
+        follow("no", "one");
+        wait_for("it is a primary again", async || end.read("key").await.is_ok()).await;
+    });
+}
+
+#[test]
+fn a_key_that_has_expired_in_the_store_counts_where_a_rule_allows_more_lag_than_that() {
+    let scene = scene();
+    let store = Valkey::start();
+    let stale = "rules: [ { match: { user: app }, max_staleness: off } ]";
+    let tuning = Tuning {
+        routing: vec![stale.to_owned(), "max_staleness: 500ms".to_owned()],
+        ..keyed(Some(&store), "  expiry: 1s\n")
+    };
+    let (one, other) = (scene.weir_with(&tuning), scene.weir_with(&tuning));
+    scene.run(async {
+        assert_eq!(seen_under(&other, "none", 70).await, 0);
+        let _paused = Paused::new(scene.cluster.replicas());
+        let writer = one.connect().await;
+        all(&writer, &["SET pgweir.causal_key = 'old'", "UPDATE kv SET v = 1 WHERE id = 70"]).await;
+        wait_for("the key has expired", async || {
+            let there: u8 =
+                redis::cmd("EXISTS").arg("pgweir:key:old").query(&mut store.connection()).unwrap();
+            there == 0
+        })
+        .await;
+        assert_eq!(v_of(&other.connect().await, "", 70).await, 0, "replicas serve whoever has no key");
+        assert_eq!(seen_under(&other, "old", 70).await, 1);
+    });
+}
+
+#[test]
+fn nobody_is_about_to_write_when_the_writer_is_gone() {
+    let scene = scene();
+    let store = Valkey::start();
+    let weir = scene.weir_with(&keyed(Some(&store), "  expiry: 1h\n"));
+    scene.run(async {
+        let login = wire_client::Login::new(APP.name, APP.password, APP_DATABASE);
+        for end in 0..2 {
+            let mut writer = wire_client::Wire::connect(weir.address.port(), &login).unwrap();
+            for sql in ["SET pgweir.causal_key = 'gone'", "BEGIN", "UPDATE kv SET v = 1 WHERE id = 75"] {
+                writer.run(sql);
+            }
+            let pid = writer.value("SELECT pg_backend_pid()");
+            match end {
+                0 => writer.vanish(),
+                _ => drop(scene.cluster.primary().sql(&format!("SELECT pg_terminate_backend({pid})"))),
+            }
+            wait_for("nothing is announced any more", async || {
+                let fields: Vec<String> =
+                    redis::cmd("HKEYS").arg("pgweir:key:gone").query(&mut store.connection()).unwrap();
+                fields.is_empty()
+            })
+            .await;
+        }
+    });
+}
+
+#[test]
+fn a_transaction_announces_its_writes_once() {
+    let scene = scene();
+    let store = Valkey::start();
+    let weir = scene.weir_with(&keyed(Some(&store), ""));
+    scene.run(async {
+        let writer = weir.connect().await;
+        all(&writer, &["SET pgweir.causal_key = 'once'", "BEGIN"]).await;
+        for n in 0..40 {
+            all(&writer, &[&format!("UPDATE kv SET v = {n} WHERE id = 77")]).await;
+        }
+        let fields = || -> Vec<String> {
+            redis::cmd("HKEYS").arg("pgweir:key:once").query(&mut store.connection()).unwrap()
+        };
+        assert_eq!(fields().len(), 1);
+        all(&writer, &["COMMIT"]).await;
+        assert_eq!(fields(), ["at"]);
+    });
 }

@@ -2,6 +2,7 @@
 //! it names. Most clients have neither, and no `Bonds`.
 
 use crate::causal::KEY_MAX;
+use crate::causal::store::Intent;
 use crate::fault::{Fault, SqlState};
 use crate::relay::buffer::Active;
 use crate::relay::client::{Client, End};
@@ -39,8 +40,8 @@ pub enum Key {
 pub struct Open {
     /// Which.
     pub key: Arc<str>,
-    /// How often the store was told that somebody is about to write.
-    pub intents: u32,
+    /// What the store was told of who is about to write.
+    pub intents: Vec<Intent>,
 }
 
 /// See the file's head.
@@ -104,14 +105,14 @@ impl Bonds {
         self.named.clone()
     }
 
-    fn join(&mut self, key: Key, intents: u32) {
+    fn join(&mut self, key: Key, intent: Option<Intent>) {
         match key {
             Key::None => {}
             Key::Unreadable => self.of_all = true,
             Key::Known(key) => match self.open.iter().position(|open| open.key == key) {
-                Some(at) => self.open[at].intents += intents,
+                Some(at) => self.open[at].intents.extend(intent),
                 None if self.open.len() >= KEYS_MAX => self.of_all = true,
-                None => self.open.push(Open { key, intents }),
+                None => self.open.push(Open { key, intents: Vec::from_iter(intent) }),
             },
         }
     }
@@ -336,16 +337,16 @@ impl Client {
         let in_block = self.session.state.status() == TransactionStatus::InBlock;
         let Some(bonds) = &mut self.bonds else { return Ok(None) };
         // What SET LOCAL has named.
-        for open in bonds.open.iter_mut().filter(|open| in_block && open.intents == 0) {
-            open.intents += u32::from(store.intend(&open.key).await.is_ok());
+        for open in bonds.open.iter_mut().filter(|open| in_block && open.intents.is_empty()) {
+            open.intents.extend(store.intend(&open.key).await.ok());
         }
         let Key::Known(key) = key else { return Ok(None) };
-        let told = bonds.open.iter().any(|open| open.key == key && open.intents > 0);
-        if in_block && !group.writes && told {
+        let told = bonds.open.iter().any(|open| open.key == key && !open.intents.is_empty());
+        if in_block && told {
             return Ok(None);
         }
         let intended = match store.intend(&key).await {
-            Ok(()) => true,
+            Ok(intent) => Some(intent),
             Err(down) if self.context.causal.on_store_down == crate::config::settings::OnMismatch::Error => {
                 if !idle {
                     return Ok(Some(false));
@@ -353,7 +354,7 @@ impl Client {
                 return self.refuse(active, group, &refused(&down.to_string())).map(Some);
             }
             // Told behind the answer, where it cannot be recorded either.
-            Err(_) => false,
+            Err(_) => None,
         };
         self.bond = Some(Box::new(Bond { key, intended }));
         Ok(None)
@@ -377,11 +378,27 @@ impl Client {
     /// A group was answered without being sent: nothing is written under its key, and the next group has
     /// a key of its own.
     pub(super) async fn release_bond(&self, bond: &Bond) {
-        if let Some(store) = self.context.causal.store.as_ref().filter(|_| bond.intended)
-            && let Err(down) = store.record(&bond.key, 1, None).await
+        if let (Some(store), Some(intent)) = (&self.context.causal.store, bond.intended)
+            && let Err(down) = store.record(&bond.key, &[intent], None).await
         {
             tracing::debug!("{down}");
         }
+    }
+
+    /// The transaction that is open ends without a COMMIT: nobody is about to write any more.
+    pub(super) fn abandon_bonds(&mut self) {
+        let Some(bonds) = &mut self.bonds else { return };
+        bonds.of_all = false;
+        let open = std::mem::take(&mut bonds.open);
+        let told: Vec<Open> = open.into_iter().filter(|open| !open.intents.is_empty()).collect();
+        let Some(store) = self.context.causal.store.clone().filter(|_| !told.is_empty()) else { return };
+        tokio::spawn(async move {
+            for open in told {
+                if let Err(down) = store.record(&open.key, &open.intents, None).await {
+                    tracing::debug!("{down}");
+                }
+            }
+        });
     }
 
     /// The bond of a group that is about to be sent.
@@ -393,7 +410,7 @@ impl Client {
         // A key that only this group's comment names.
         let bonds = self.bonds.as_mut()?;
         match &bonds.comment {
-            Key::Known(key) => Some(Box::new(Bond { key: key.clone(), intended: false })),
+            Key::Known(key) => Some(Box::new(Bond { key: key.clone(), intended: None })),
             Key::Unreadable => {
                 bonds.of_all = true;
                 None
@@ -415,7 +432,7 @@ impl Client {
         let setting = context.causal.setting.as_deref();
         let Some(bonds) = &mut self.bonds else { return };
         if let Some(bond) = &record.bond {
-            bonds.join(Key::Known(bond.key.clone()), u32::from(bond.intended));
+            bonds.join(Key::Known(bond.key.clone()), bond.intended);
         }
         let resets = |effect: &Effect| matches!(effect, Effect::ResetAll | Effect::DiscardAll);
         let reset = !record.failed && record.effects.iter().any(resets);
@@ -424,7 +441,7 @@ impl Client {
             // Where the group changes the key too, nobody knows on which side of that it wrote.
             for settings in [before, self.session.state.settings()] {
                 let key = bonds.key(setting, settings);
-                bonds.join(key, 0);
+                bonds.join(key, None);
             }
             // A setting that nobody can name may be the one that names the key.
             bonds.of_all |= setting.is_some()
@@ -434,7 +451,7 @@ impl Client {
         if let Some(setting) = setting {
             let lasts = |effect: &Effect| matches!(effect, Effect::Set { scope: Scope::Session, .. });
             let named = record.effects.iter().filter(|effect| wrote || !lasts(effect));
-            named.filter_map(|effect| named_by(effect, setting)).for_each(|key| bonds.join(key, 0));
+            named.filter_map(|effect| named_by(effect, setting)).for_each(|key| bonds.join(key, None));
         }
         if reset {
             [PgweirName::CausalKey, PgweirName::ReportToken].into_iter().for_each(|name| bonds.reset(name));
@@ -446,7 +463,7 @@ impl Client {
         bonds.block = Demand::default();
         if let Some(at) = written {
             let key = bonds.key(setting, self.session.state.settings());
-            bonds.join(key, 0);
+            bonds.join(key, None);
             bonds.open.iter().for_each(|open| context.causal.raise(&open.key, at));
             if bonds.of_all {
                 context.causal.raise_all(at);
@@ -454,7 +471,8 @@ impl Client {
         }
         let (keys, of_all) = (std::mem::take(&mut bonds.open), std::mem::take(&mut bonds.of_all));
         let shared = context.causal.store.is_some() && written.is_some() && (of_all || !keys.is_empty());
-        let waits = shared || (bonds.report && written.is_some()) || keys.iter().any(|open| open.intents > 0);
+        let waits =
+            shared || (bonds.report && written.is_some()) || keys.iter().any(|open| !open.intents.is_empty());
         if waits && active.answers.take_back(&writers::ready(status)) {
             active.withheld = Some(Box::new(Withheld { status, written, keys, of_all }));
         }
@@ -467,18 +485,22 @@ impl Client {
         let context = self.context.clone();
         let wrote = active.exchange.groups.iter().any(GroupRecord::wrote)
             || self.session.state.status() != TransactionStatus::Idle;
+        if active.exchange.groups.is_empty() {
+            // Without its COMMIT, a transaction ends with its server connection.
+            return self.abandon_bonds();
+        }
         if !wrote {
             return;
         }
         let key = self.causal_key();
         let Some(bonds) = &mut self.bonds else { return };
-        bonds.join(key, 0);
+        bonds.join(key, None);
         for record in &active.exchange.groups {
             let bond = record.bond.as_deref().map_or(Key::None, |bond| Key::Known(bond.key.clone()));
-            bonds.join(bond, 0);
+            bonds.join(bond, None);
             let setting = context.causal.setting.as_deref();
             let named = record.effects.iter().filter_map(|effect| named_by(effect, setting?));
-            named.for_each(|key| bonds.join(key, 0));
+            named.for_each(|key| bonds.join(key, None));
         }
         std::mem::take(&mut bonds.open).iter().for_each(|open| context.causal.raise(&open.key, now));
         if std::mem::take(&mut bonds.of_all) {

@@ -483,6 +483,9 @@ impl Client {
     /// Cleans up behind the client, which has left `in_flight` groups unanswered.
     async fn leave(mut self: Box<Self>, end: End, in_flight: usize) {
         self.context.clients.leave(&self.slot);
+        if in_flight == 0 {
+            self.abandon_bonds();
+        }
         let Some(mut attached) = self.attached.take() else { return };
         // Of several, a cancel request may hit the BEGIN before the others, which then would commit.
         let running = matches!(end, End::Gone | End::Fatal(_)) && in_flight == 1;

@@ -91,7 +91,9 @@ impl Client {
             Some(_) => self.found_base(store).await,
             None => base,
         };
-        at.map_or(Demand::default(), |at| self.demand_by(&at)).and(base)
+        // What has expired may be more than a replica has that may serve in spite of its lag (by a rule).
+        let unheard = || Demand::by(clock::now().minus(store.silence()).max(Moment(1)));
+        at.map_or_else(unheard, |at| self.demand_by(&at)).and(base)
     }
 
     /// What pgweirs have recorded is honest: what is newer than every sample is covered by the present.
@@ -109,11 +111,12 @@ impl Client {
     /// Nobody has met this run of the store yet, or its base is of a timeline that is left behind: what
     /// was recorded before lies below the primary's position from now on.
     async fn found_base(&self, store: &Store) -> Demand {
+        let Ok(run) = store.met() else { return Demand::barred(Reason::CausalStoreDown) };
         let now = clock::now();
         let Some(token) = self.context.monitor.position_since(now, now.plus(SAMPLE_WAIT)).await else {
             return Demand::barred(Reason::TokenUnproven);
         };
-        match store.raise_base(token).await {
+        match store.found_base(&run, token).await {
             Ok(()) => Demand::by(now),
             Err(_) => Demand::barred(Reason::CausalStoreDown),
         }
@@ -169,10 +172,10 @@ async fn record(store: &Store, withheld: &Withheld, position: Option<Token>) -> 
     }
     let mut result = Ok(());
     for open in &withheld.keys {
-        result = result.and(store.record(&open.key, open.intents, position).await);
+        result = result.and(store.record(&open.key, &open.intents, position).await);
     }
     if let (true, Some(token)) = (withheld.of_all, position) {
-        result = result.and(store.raise_base(token).await);
+        result = result.and(store.raise_all(token).await);
     }
     match (result, withheld.written) {
         (Err(down), Some(_)) => Err(not_recorded(&down.to_string())),

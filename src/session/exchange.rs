@@ -66,8 +66,8 @@ pub struct GroupRecord {
 pub struct Bond {
     /// Which.
     pub key: Arc<str>,
-    /// Was the store told before it was sent?
-    pub intended: bool,
+    /// Was the store told before it was sent? By this number.
+    pub intended: Option<u64>,
 }
 
 impl GroupRecord {
