@@ -35,6 +35,9 @@ impl NodeState {
     }
 }
 
+/// From here on `recovery_min_apply_delay` is there on purpose. A shorter delay is lag like any other.
+pub const DELAYED_FROM: Duration = Duration::from_secs(10);
+
 /// How a standby replays.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Standby {
@@ -42,6 +45,14 @@ pub struct Standby {
     pub apply_delay: Duration,
     /// Host and port of the server that it streams from; `None`: it does not, or that may not be read.
     pub upstream: Option<(Arc<str>, u16)>,
+}
+
+impl Standby {
+    /// Does it stay behind on purpose, by [`DELAYED_FROM`] or more?
+    #[must_use]
+    pub fn is_delayed(&self) -> bool {
+        self.apply_delay >= DELAYED_FROM
+    }
 }
 
 /// One node in the picture.
