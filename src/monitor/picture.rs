@@ -211,21 +211,23 @@ impl Picture {
     }
 
     fn primary_sampled(&mut self, node: NodeId, sample: PrimarySample, now: Moment) -> Outcome {
-        let Some((tracked, view)) = self.entry(node) else { return Outcome::default() };
+        let Some((tracked, _)) = self.entry(node) else { return Outcome::default() };
         let geometry = tracked.geometry;
         tracked.timeline = Some(sample.timeline);
         tracked.position = Some(geometry.last_record_end(sample.insert));
         tracked.sent = Some(sample.sent);
         tracked.paused = false;
-        view.live.publish(sample.sent, sample.sent, sample.sent);
         self.settle();
-        if self.standing.primary != Some(node)
-            && let Some((tracked, view)) = self.entry(node)
-        {
-            // A request may be waiting for proof from the replica that it was a moment ago.
-            tracked.forget(&view.live);
+        let is_primary = self.standing.primary == Some(node);
+        if let Some((tracked, view)) = self.entry(node) {
+            // Readers look at these numbers without the picture: one that only claims to be the primary must
+            // not look fresh for a moment to a request that takes it for the replica that it was.
+            match is_primary {
+                true => view.live.publish(sample.sent, sample.sent, sample.sent),
+                false => tracked.forget(&view.live),
+            }
         }
-        if self.standing.primary == Some(node) {
+        if is_primary {
             self.ring.set_geometry(geometry);
             if self.ring.push(sample) != Pushed::OutOfOrder {
                 self.cover_replicas(sample, now);

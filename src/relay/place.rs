@@ -244,6 +244,11 @@ impl Client {
         let mut lease = self.tenant.pool(node)?.try_checkout(self.session.state.settings())?;
         let established = lease.connection()?.established;
         let fresh = node.live.freshness();
+        // The replica may have restarted since it was chosen: then what it has shown counts no more.
+        let need = match request.consistency {
+            Consistency::Eventual => need,
+            _ => need.and(Need::of_floor(&request.floor, node.id, fresh.incarnation)),
+        };
         let proven = need.is_met_on(&fresh, established) || policy.defect.lets_through(&need, &fresh);
         if role == Role::Replica && !proven {
             lease.checkin();
