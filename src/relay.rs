@@ -30,6 +30,7 @@ pub mod refusal;
 pub mod replication;
 pub mod rule;
 pub mod secrets;
+mod split;
 pub mod sql_client;
 pub mod survey;
 pub mod tokens;

@@ -16,7 +16,7 @@ use crate::config::settings::{
 };
 use crate::config::tree::{Tree, Value};
 use crate::config::values::{duration, duration_or_off, http, listen, number, one_of, size, text};
-use crate::routing::request::{Balance, Consistency, OnLag, PinAfterWrite};
+use crate::routing::request::{Balance, Consistency, OnLag, PinAfterWrite, Transactions};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -113,7 +113,7 @@ fn routing(top: &Section<'_>, cluster: &ClusterSettings, reader: &mut Reader) ->
     reader.set(&mut policy.lag_wait_limit, &section, "lag_wait_limit", duration(MILLISECOND..=DAY));
     reader.set(&mut policy.pin_after_write, &section, "pin_after_write", pin_after_write);
     reader.set(&mut policy.balance, &section, "balance", one_of(BALANCES, &[]));
-    reader.optional(&section, "transactions", one_of(&[("primary", ())], &["split"]));
+    reader.set(&mut policy.transactions, &section, "transactions", one_of(TRANSACTIONS, &[]));
     reader.set(&mut settings.kick_flush, &section, "kick_flush", one_of(SWITCH, &[]));
     reader.set(&mut settings.token_mismatch, &section, "token_mismatch", one_of(MISMATCHES, &[]));
     let functions = reader.section(&section.child("functions"), &keys::FUNCTIONS);
@@ -138,6 +138,8 @@ const BALANCES: &[(&str, Balance)] = &[
     ("round_robin", Balance::RoundRobin),
     ("random", Balance::Random),
 ];
+const TRANSACTIONS: &[(&str, Transactions)] =
+    &[("primary", Transactions::Primary), ("split", Transactions::Split)];
 const PINS: &[(&str, PinAfterWrite)] = &[
     ("until_caught_up", PinAfterWrite::UntilCaughtUp),
     ("until_disconnect", PinAfterWrite::UntilDisconnect),

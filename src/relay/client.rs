@@ -24,6 +24,7 @@ use crate::session::exchange::Bond;
 use crate::session::group::Scan;
 use crate::session::machine::Session;
 use crate::session::reply_queue::{Act, Kind, Undo};
+use crate::session::split::Part;
 use crate::sql::effects::Upheaval;
 use crate::sql::lexer::Dialect;
 use crate::wire::backend::TransactionStatus;
@@ -112,6 +113,8 @@ pub struct Client {
     pub survey: Option<Box<Survey>>,
     /// Does the group at hand begin (again) a transaction that a replica can serve?
     pub begins_read_only: bool,
+    /// What the group at hand is to a transaction that is split.
+    pub part: Part,
     /// The transaction block that is open.
     pub block: Option<Block>,
     /// Did the server accept what pgweir asked it last?
@@ -201,6 +204,7 @@ impl Client {
             bond: None,
             survey: None,
             begins_read_only: false,
+            part: Part::Other,
             block: None,
             aligned: true,
             own_portal: None,
@@ -429,7 +433,7 @@ impl Client {
 
     /// May the session do without the server connection that it has?
     pub fn is_free(&self) -> bool {
-        self.session.state.held() == crate::routing::request::Held::Free
+        (self.session.state.held() == crate::routing::request::Held::Free || self.is_promised())
             && self.tenant.mode() == crate::config::settings::PoolMode::Transaction
     }
 

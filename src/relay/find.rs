@@ -63,17 +63,23 @@ impl Client {
             Consistency::Session | Consistency::Strict | Consistency::Global => request.floor,
         };
         let (mut fence, mut turn) = (FenceWait::default(), None);
+        let mut begins_for = None;
         loop {
             let seen = self.context.monitor.publications();
             let (target, reason) = self.decide(&request);
             match target {
+                // A transaction begins on the primary, whatever else is said of reads that come there.
+                Target::Primary | Target::Refuse if request.split => {
+                    begins_for = Some(reason);
+                    request = request.begins();
+                }
                 Target::Primary if self.unfenced(&request).is_some() => {
                     if let Err(fault) = self.wait_for_fence(&request, &mut fence, seen).await {
                         return Found::Refused(fault);
                     }
                 }
                 Target::Primary => match self.lag_read(reason) {
-                    Ok(place) => match self.find_primary(reason, place).await {
+                    Ok(place) => match self.find_primary(begins_for.unwrap_or(reason), place).await {
                         // There is another primary than when it was asked for.
                         Found::Connection(lease, ..) if self.unfenced(&request).is_some() => lease.checkin(),
                         found => return found,

@@ -126,6 +126,12 @@ impl Client {
             self.lost_read_only(active, &lost);
             return Ok(());
         }
+        let reads_apart = self.is_promised() && !opens && self.tenant.mode() == PoolMode::Transaction;
+        if reads_apart && !active.answers.is_mid_message() {
+            self.fail_promised();
+            self.answer_lost(active, TransactionStatus::Failed, &|record| fate(record, &lost));
+            return Ok(());
+        }
         if keeps || opens || active.answers.is_mid_message() {
             self.drop_connection();
             active.answers.drop_unseen();

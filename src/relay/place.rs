@@ -24,6 +24,7 @@ use crate::session::group::Group;
 use crate::session::machine::Outgoing;
 use crate::session::reply_queue::Act;
 use crate::session::settings::difference;
+use crate::session::split::Part;
 use crate::sql::class::{Access, Marks, Route};
 use crate::sql::effects;
 use crate::wire::backend::TransactionStatus;
@@ -54,24 +55,36 @@ impl Client {
         self.place_within(active, group, ALIGN_ATTEMPTS).await
     }
 
-    async fn place_within(&mut self, active: &mut Active, group: &Group, attempts: u8) -> Result<bool, End> {
+    /// What the group asks for, apart from its text. True: nothing is in flight before it.
+    fn look_at(&mut self, active: &mut Active, group: &Group) -> bool {
         self.hints = self.hints_of(active, group);
         self.ruled = self.rule_of(active, group);
         if self.level() == Consistency::Global {
             self.arrived = active.requests.arrived();
         }
-        if active.skip_to_sync {
-            return Ok(self.skip(active, group));
-        }
         self.begins_read_only = self.begins_read_only_with(active, group);
         let idle = active.exchange.groups.is_empty() && !active.exchange.open;
-        if idle {
+        // What is in flight may begin or end a transaction.
+        self.part = if idle { self.part_of(active, group) } else { Part::Other };
+        if idle && !active.skip_to_sync {
             // Nothing is decided by where the last request went.
             self.release(active);
+        }
+        idle
+    }
+
+    async fn place_within(&mut self, active: &mut Active, group: &Group, attempts: u8) -> Result<bool, End> {
+        let idle = self.look_at(active, group);
+        if active.skip_to_sync {
+            return Ok(self.skip(active, group));
         }
         if group.needs_name && active.exchange.queue.owes_name(None) {
             // Whether the name is given is known when that group has ended.
             return Ok(false);
+        }
+        if self.part == Part::Answered {
+            Box::pin(self.answer_own(active, group)).await;
+            return Ok(true);
         }
         if (self.bonds.is_some() || self.hints.asks)
             && let Some(done) = Box::pin(self.bind(active, group, idle)).await?
@@ -137,6 +150,7 @@ impl Client {
                 Some(fault) => self.refuse_unfenced(active, group, fault),
                 None => self.stay(active, group).await?,
             },
+            None if self.is_promised() => Box::pin(self.go_on_promised(active, group)).await?,
             None if self.session.state.status() != TransactionStatus::Idle => {
                 Box::pin(self.resume(active, group)).await?
             }
@@ -159,8 +173,9 @@ impl Client {
             // not be forgotten with what was prepared before.
             return Placed::Later;
         }
-        if active.exchange.groups.iter().any(|record| record.restartable) || self.is_estranged(active, group)
-        {
+        // Whether a promised transaction has failed decides what may follow.
+        let open = |record: &GroupRecord| record.restartable || record.promised;
+        if active.exchange.groups.iter().any(open) || self.is_estranged(active, group) {
             return Placed::Later;
         }
         if attached.role == Role::Primary {
@@ -231,6 +246,8 @@ impl Client {
         let request = self.request(group);
         let decision = decide(&request, &view, policy, clock::now(), draw());
         let (node, need, role) = match decision.target {
+            // Looked at once more: where it reads no more, it begins.
+            Target::Primary | Target::Refuse if request.split => return None,
             Target::Primary if unfenced(&request, &view, policy).is_some() => return None,
             Target::Primary => (view.primary?, Need::default(), Role::Primary),
             Target::Replica { node, need } => (node, need, Role::Replica),
@@ -298,7 +315,7 @@ impl Client {
             (held, _) => held,
         };
         let hints = self.hints;
-        Request {
+        self.split_request(Request {
             access: group.access,
             why: group.why,
             begins_read_only: self.begins_read_only,
@@ -320,7 +337,8 @@ impl Client {
             waiting_until: None,
             excluded: replay.excluded,
             rule: self.ruled.asked,
-        }
+            split: false,
+        })
     }
 
     /// The level of the group at hand: the stricter of what its client (in a comment, else for the
@@ -344,7 +362,8 @@ impl Client {
 
     /// Does the connection carry other settings than the session wants?
     fn is_askew(&self) -> bool {
-        self.carries_other() && self.session.state.status() == TransactionStatus::Idle
+        let between = self.session.state.status() == TransactionStatus::Idle || self.is_promised();
+        self.carries_other() && between
     }
 
     pub(super) fn carries_other(&self) -> bool {
@@ -389,7 +408,8 @@ impl Client {
             (record.access, record.writes) = (Access::Read, false);
         }
         record.bond = bond;
-        if self.begins_read_only {
+        record.promised = on_replica && matches!(self.part, Part::Begins | Part::Reads);
+        if self.begins_read_only || self.part == Part::Begins {
             // A refusal is not the fault of its BEGIN.
             record.fingerprint = None;
         }
@@ -397,7 +417,7 @@ impl Client {
         // what brings them down. One that has written before is none.
         let can_go_elsewhere = on_replica || (record.tried == 0 && reason != Reason::Learnt);
         let unseen = match &self.block {
-            Some(block) => on_replica && block.may_begin_again(),
+            Some(block) => on_replica && (record.promised || block.may_begin_again()),
             None => is_free,
         };
         record.retriable = can_go_elsewhere

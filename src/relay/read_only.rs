@@ -106,6 +106,8 @@ impl Client {
                 if turns { Step::Move(Runs::OnReplica) } else { Step::Stay }
             }
             Runs::OnReplica => self.next_on_replica(active, group, block),
+            // It has no server to stay on.
+            Runs::Nowhere => Step::Stay,
         }
     }
 
@@ -242,7 +244,7 @@ impl Client {
     }
 
     /// Finds a server, brings it to the session's settings, and begins with `sql` there.
-    async fn begin_with(
+    pub(super) async fn begin_with(
         &mut self,
         active: &mut Active,
         group: &Group,
@@ -259,6 +261,9 @@ impl Client {
             }
             if self.attached.is_none() {
                 continue;
+            }
+            if self.is_promised() && self.reads_apart() {
+                return Ok(Placed::Here(reason));
             }
             let fails = act != Act::Swallow;
             let began = self.ask(active, &sql, act.clone()).await?;
@@ -342,7 +347,11 @@ impl Client {
             self.block = None;
             return;
         }
-        let runs = if role == Role::Replica { Runs::OnReplica } else { Runs::OnPrimary };
+        let runs = match role {
+            _ if record.promised => Runs::Nowhere,
+            Role::Replica => Runs::OnReplica,
+            Role::Primary => Runs::OnPrimary,
+        };
         match &mut self.block {
             Some(block) if !was_idle => {
                 if record.executes {

@@ -22,6 +22,7 @@ impl Client {
 
     /// Takes the group and says ReadyForQuery: its error has been written already.
     pub(super) fn close_group(&mut self, active: &mut Active, group: &Group) {
+        self.fail_promised();
         active.requests.take(group.len);
         active.requests.let_go(group.len);
         active.exchange.builder.reset();

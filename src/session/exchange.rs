@@ -59,6 +59,10 @@ pub struct GroupRecord {
     pub translation: Option<Translation>,
     /// The causal key that it may write under.
     pub bond: Option<Box<Bond>>,
+    /// Is it part of a transaction that only its client knows of? Its server runs it on its own.
+    pub promised: bool,
+    /// Where the portal at hand is that of a BEGIN that the server is not sent: its answer.
+    pub(super) begins: Option<&'static [u8]>,
 }
 
 /// The causal key that a group may write under.
@@ -92,6 +96,8 @@ impl GroupRecord {
             restartable: false,
             translation: None,
             bond: None,
+            promised: false,
+            begins: None,
         }
     }
 
@@ -116,6 +122,8 @@ impl GroupRecord {
             restartable: false,
             translation: None,
             bond: None,
+            promised: false,
+            begins: None,
         }
     }
 

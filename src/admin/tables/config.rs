@@ -10,7 +10,7 @@ use crate::config::settings::{
 };
 use crate::config::values::{show_duration, show_size};
 use crate::config::{self, Secret};
-use crate::routing::request::{Balance, OnLag, PinAfterWrite, RoutingPolicy};
+use crate::routing::request::{Balance, OnLag, PinAfterWrite, RoutingPolicy, Transactions};
 use crate::routing::rules::Origin;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -172,6 +172,7 @@ fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
         lag_reads,
         pin_after_write,
         balance,
+        transactions,
         defect: _,
     } = policy;
     let entries = [
@@ -187,6 +188,7 @@ fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
         ("lag_wait_limit", time(*lag_wait_limit)),
         ("pin_after_write", Some(pin_word(*pin_after_write))),
         ("balance", cell(balance_word(*balance))),
+        ("transactions", cell(transactions_word(*transactions))),
         ("token_mismatch", cell(mismatch_word(*token_mismatch))),
         ("functions.read_only", cell(list(read_only_functions.iter().cloned()))),
         ("functions.writing", cell(list(writing_functions.iter().cloned()))),
@@ -373,6 +375,13 @@ fn pin_word(pin: PinAfterWrite) -> String {
         PinAfterWrite::UntilCaughtUp => "until_caught_up".to_owned(),
         PinAfterWrite::For(duration) => show_duration(duration),
         PinAfterWrite::UntilDisconnect => "until_disconnect".to_owned(),
+    }
+}
+
+fn transactions_word(transactions: Transactions) -> &'static str {
+    match transactions {
+        Transactions::Primary => "primary",
+        Transactions::Split => "split",
     }
 }
 

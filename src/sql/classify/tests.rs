@@ -22,6 +22,8 @@ pub(crate) fn example_catalog() -> Catalog {
             writing_types: rows(&["checked"]),
             writing_operators: rows(&["<#!>"]),
             async_commit_possible: false,
+            momentary_relations: rows(&["recent"]),
+            other_isolation_possible: false,
             readers: crate::sql::catalog::Readers::default(),
         },
         7,
