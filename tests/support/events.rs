@@ -262,6 +262,27 @@ impl<'a> Theatre<'a> {
         }
     }
 
+    /// One standby becomes the primary while the old one still sends to it; the other one, which must not
+    /// get ahead of it, has been cut off before.
+    fn promote_beside(&mut self, outcome: &mut Outcome, begun: Instant) {
+        let standbys = self.standby_indices();
+        let (new, other) = (self.node(standbys[0]), self.node(standbys[1]));
+        other.set("primary_conninfo", "").unwrap();
+        let receivers = "SELECT count(*) FROM pg_stat_wal_receiver";
+        crate::harness::wait_until("it receives nothing", || {
+            other.sql_value(receivers).unwrap().as_deref() == Some("0")
+        });
+        let lsn = other.sql_value("SELECT pg_last_wal_receive_lsn()").unwrap().unwrap();
+        let has_it = format!("SELECT pg_last_wal_receive_lsn() >= '{lsn}'::pg_lsn");
+        crate::harness::wait_until("the other one has as much", || {
+            new.sql_value(&has_it).unwrap().as_deref() == Some("t")
+        });
+        new.promote().unwrap();
+        outcome.servers_back = Some(begun.elapsed());
+        self.primary = standbys[0];
+        other.follow(new).unwrap();
+    }
+
     /// The standby that has received most becomes the primary; the other one follows it.
     fn promote(&mut self, outcome: &mut Outcome, begun: Instant) {
         let received = |index: &usize| -> pgweir::lsn::Lsn {
@@ -359,12 +380,14 @@ impl<'a> Theatre<'a> {
 
     fn cut_and_promotion(&mut self, outcome: &mut Outcome, begun: Instant) {
         let old = self.primary;
+        // Whoever is promoted confirms nothing more: the old primary cannot acknowledge on its own.
+        self.node(old).set("synchronous_standby_names", "ANY 2 (*)").unwrap();
         let network = match self.network() {
             Network::Slow(_) => Network::Dropping,
             network => network,
         };
         self.roads[old].becomes(network);
-        self.promote(outcome, begun);
+        self.promote_beside(outcome, begun);
         self.load.goes_on(50, 50, "writes go to the new primary");
         let before = rows(self.node(old), false);
         self.roads[old].becomes(Network::Whole);
@@ -398,7 +421,7 @@ impl<'a> Theatre<'a> {
         let old = self.node(self.primary);
         // Whoever is promoted confirms nothing more: the old primary cannot acknowledge on its own.
         old.set("synchronous_standby_names", "ANY 2 (*)").unwrap();
-        self.promote(outcome, begun);
+        self.promote_beside(outcome, begun);
         self.weir.wait_node(self.node(self.primary).name(), "is the primary", |row| {
             row.role.as_deref() == Some("primary")
         });
