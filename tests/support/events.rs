@@ -83,7 +83,8 @@ impl Event {
                 code.starts_with("08007") || (in_transaction && code.starts_with("40001"))
             }
             Event::SwitchoverAsync => in_transaction && code.starts_with("40001"),
-            Event::PgweirReplaced => code.starts_with("57P01"),
+            // An idle connection may end in the moment in which it is used.
+            Event::PgweirReplaced => code.starts_with("57P01") || code.starts_with("closed"),
             Event::ReplicaKilled | Event::NoReplicaLeft | Event::ReplicationCut => false,
         }
     }
