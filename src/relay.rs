@@ -19,6 +19,7 @@ pub mod first_packet;
 pub mod login;
 pub mod lookup;
 pub mod lost;
+pub mod lost_transaction;
 pub mod own;
 pub mod parameters;
 pub mod place;

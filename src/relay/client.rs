@@ -15,6 +15,7 @@ use crate::relay::catalogs::DatabaseCatalog;
 use crate::relay::context::Context;
 use crate::relay::find::LagRead;
 use crate::relay::lookup::Lookup;
+use crate::relay::lost_transaction::Ended;
 use crate::relay::recycle;
 use crate::relay::rule::{MetBySession, Ruled};
 use crate::relay::survey::Survey;
@@ -97,6 +98,8 @@ pub struct Client {
     pub upheavals: Option<Box<Vec<Upheaval>>>,
     /// Is the next group one that a replica could not finish?
     pub replay: Option<Replay>,
+    /// Where it has lost its primary's connection, until it has another.
+    pub ended: Option<Ended>,
     /// What the comments of the group at hand ask for.
     pub hints: Hints,
     /// When the group at hand arrived, where its level asks for it.
@@ -196,6 +199,7 @@ impl Client {
             ddl: false,
             upheavals: None,
             replay: None,
+            ended: None,
             hints: Hints::default(),
             arrived: Moment::NEVER,
             ruled: Ruled::default(),
@@ -296,12 +300,16 @@ impl Client {
                 }
                 Poll::Pending => {}
             }
+            let outlives = self.attached.is_some() && self.outlives_server();
             if let Some(connection) = self.attached.as_mut().and_then(|attached| attached.lease.connection())
             {
                 let room = active.answers.room(0).unwrap_or_default();
                 match connection.stream.poll_read_some(cx, room) {
                     // What becomes of the transaction is decided when the client goes on with it.
-                    Poll::Ready(Ok(0) | Err(_)) if self.is_block_on_replica() => self.drop_connection(),
+                    Poll::Ready(Ok(0) | Err(_)) if outlives => {
+                        self.ended = self.ended_here(false);
+                        self.drop_connection();
+                    }
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(lost_while_held(self))),
                     Poll::Ready(Ok(len)) => {
                         active.answers.filled(len);

@@ -11,6 +11,7 @@ use crate::pool::checkout::Lease;
 use crate::relay::client::Client;
 use crate::relay::context::Context;
 use crate::relay::fence::FenceWait;
+use crate::relay::lost_transaction::{Meant, ended_by_administrator};
 use crate::relay::reach::{Holding, check_out, is_worth_waiting, no_primary, too_many_lag_reads, too_stale};
 use crate::routing::lag_reads;
 use crate::routing::reason::Reason;
@@ -187,7 +188,12 @@ impl Client {
         loop {
             let seen = self.context.monitor.publications();
             let view = self.context.monitor.view_handle().load_full();
+            let meant = self.ended.map(|ended| self.meant(ended));
             let last = match view.primary.and_then(|primary| view.node(primary)) {
+                _ if matches!(meant, Some(Meant::Unknown)) => None,
+                _ if matches!(meant, Some(Meant::Statement)) => {
+                    return Found::Refused(Box::new(ended_by_administrator()));
+                }
                 Some(node) => match self.take_primary(node).await {
                     Ok(lease) => return Found::Connection(lease, Role::Primary, reason, place),
                     Err(fault) if is_worth_waiting(&fault) => Some(fault),

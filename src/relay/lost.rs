@@ -109,6 +109,10 @@ impl Client {
             self.withdraw(active, Withdrawal::Lost);
             return Ok(());
         }
+        if self.was_shut_down(active, &lost) {
+            self.withdraw(active, Withdrawal::ShutDown);
+            return Ok(());
+        }
         let between = active.exchange.groups.is_empty() && !active.exchange.open;
         if between && self.is_free() && !active.answers.is_mid_message() {
             // Between two requests: a server that is shut down says so behind a complete answer,
@@ -130,6 +134,9 @@ impl Client {
         if reads_apart && !active.answers.is_mid_message() {
             self.fail_promised();
             self.answer_lost(active, TransactionStatus::Failed, &|record| fate(record, &lost));
+            return Ok(());
+        }
+        if !self.is_promised() && self.lost_transaction(active, &lost) {
             return Ok(());
         }
         if keeps || opens || active.answers.is_mid_message() {
@@ -191,7 +198,12 @@ impl Client {
 
 /// What became of a request whose server was lost.
 fn fate(record: &GroupRecord, lost: &Lost) -> Fault {
-    let why = lost.why.to_string();
+    let why = match record.committed_locally {
+        // In the words of the server.
+        true => "The transaction has already committed locally, but might not have been replicated to the standby."
+            .to_owned(),
+        false => lost.why.to_string(),
+    };
     match record.access {
         Access::Read => Fault::server(SqlState::CONNECTION_FAILURE, "the server was lost while it answered")
             .detail(why)

@@ -11,6 +11,7 @@ use crate::relay::buffer::Active;
 use crate::relay::client::{Attached, Client, End, Hints};
 use crate::relay::draw::draw;
 use crate::relay::find::{Found, LagRead};
+use crate::relay::lost_transaction::{is_repeatable, is_resumable};
 use crate::relay::own;
 use crate::relay::reach::lost_while_aligned;
 use crate::relay::read_only::misleading;
@@ -248,6 +249,8 @@ impl Client {
         let (node, need, role) = match decision.target {
             // Looked at once more: where it reads no more, it begins.
             Target::Primary | Target::Refuse if request.split => return None,
+            // First it must be known whom the end of it was meant for.
+            Target::Primary if self.ended.is_some() => return None,
             Target::Primary if unfenced(&request, &view, policy).is_some() => return None,
             Target::Primary => (view.primary?, Need::default(), Role::Primary),
             Target::Replica { node, need } => (node, need, Role::Replica),
@@ -357,6 +360,7 @@ impl Client {
             self.slot.attach(connection.node, &connection.key);
             self.session.state.carried = connection.settings.clone();
         }
+        self.ended = None;
         self.attached = Some(Attached { lease, role, incarnation, lag_read });
     }
 
@@ -425,8 +429,13 @@ impl Client {
             && record.access == Access::Read
             && unseen
             && active.requests.kept() < KEPT_MAX;
-        let keep = record.retriable || active.requests.kept() > 0;
-        if record.retriable && active.exchange.groups.is_empty() {
+        record.resumable = !on_replica
+            && is_resumable(group, self.session.state.held())
+            && active.requests.kept() < KEPT_MAX
+            && group.len < KEPT_MAX;
+        let keep = record.retriable || record.resumable || active.requests.kept() > 0;
+        let alone = active.exchange.groups.is_empty();
+        if alone && (record.retriable || record.resumable) {
             active.answers.hold();
         }
         attached.lease.pool().count(attached.role, reason);
@@ -449,12 +458,27 @@ impl Client {
         self.session.forward(bytes, &mut active.exchange, &mut outgoing)?;
         (0..std::mem::take(&mut active.exchange.joined)).for_each(|_| connection.live.end(None));
         let keep = self.may_restart(active, group, continued) || keep;
+        let keep = self.may_repeat(active, group, alone && !continued) || keep;
         active.exchange.builder.reset();
         if !keep {
             active.requests.let_go(group.len);
         }
         active.pass_fabricated();
         Ok(())
+    }
+
+    /// A lone BEGIN or ROLLBACK is sent again wherever its server is lost.
+    fn may_repeat(&self, active: &mut Active, group: &Group, alone: bool) -> bool {
+        let Some(record) = active.exchange.groups.back_mut() else { return false };
+        let repeatable = alone
+            && group.complete
+            && (self.is_free() || self.outlives_server())
+            && is_repeatable(&record.effects, record.marks);
+        if repeatable {
+            record.retriable = true;
+            active.answers.hold();
+        }
+        repeatable
     }
 
     /// What the group's comments ask for, besides a route: of several, the strictest.

@@ -81,6 +81,10 @@ impl Client {
 
     /// The next group of an open transaction: where it is, unless that would not do.
     pub(super) async fn stay(&mut self, active: &mut Active, group: &Group) -> Result<Placed, End> {
+        if self.has_lost_its_primary() && self.outlives_server() {
+            self.drop_connection();
+            return self.resume(active, group).await;
+        }
         match self.next_step(active, group) {
             Step::Stay => self.keep(),
             Step::Move(runs) => Box::pin(self.move_block(active, group, runs)).await,
@@ -216,10 +220,19 @@ impl Client {
     /// A session in a transaction that has lost its server, which was a replica.
     pub(super) async fn resume(&mut self, active: &mut Active, group: &Group) -> Result<Placed, End> {
         let again = self.block.as_ref().filter(|block| block.may_begin_again());
+        let on_replica = self.is_block_on_replica();
         if let Some(block) = again {
             let (fit, _) = self.fit(active, group, block);
-            self.begins_read_only = fit == Fit::Yes && !self.asks_for_primary(group);
+            self.begins_read_only = on_replica && fit == Fit::Yes && !self.asks_for_primary(group);
             return self.begin_again(active, group).await;
+        }
+        if !on_replica {
+            let effects = self.effects_in(active, group);
+            if let Some(fault) = self.refuse_lost(&effects) {
+                return Ok(Placed::Refused(Box::new(fault)));
+            }
+            self.begins_read_only = true;
+            return self.begin_with(active, group, FAILS.to_owned(), Act::Own).await;
         }
         let ends = group.marks.contains(Marks::TRANSACTION_CONTROL);
         if self.session.state.status() == TransactionStatus::InBlock && !ends {
@@ -325,6 +338,13 @@ impl Client {
             active.requests.let_go(group.len);
         }
         active.exchange.builder.reset();
+    }
+
+    /// Is its node no longer one to write to?
+    fn has_lost_its_primary(&self) -> bool {
+        let Some(attached) = &self.attached else { return false };
+        attached.role == Role::Primary
+            && !self.context.monitor.view().may_go_on_writing(attached.lease.pool().node)
     }
 
     /// May the next piece of an open group not be sent to a replica?

@@ -493,6 +493,7 @@ impl Session {
                 b'C' => {
                     record.rolled_back = backend::command_tag(frame) == Some(b"ROLLBACK");
                     record.restartable = false;
+                    record.completed = true;
                 }
                 _ => {}
             }
