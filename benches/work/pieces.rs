@@ -135,6 +135,7 @@ fn request(access: Access, why: Why) -> Request {
         complete: true,
         learnt: false,
         replayed: false,
+        split: false,
         route: Route::Auto,
         held: Held::Free,
         consistency: Consistency::Session,
@@ -142,7 +143,7 @@ fn request(access: Access, why: Why) -> Request {
         shows: true,
         max_staleness: None,
         demand: Demand::default(),
-        floor: Floor { write: Some((Moment(NOW.0 - 5_000_000), Durability::Flushed)), read: None },
+        floor: Floor { write: Some((Moment(NOW.0 - 5_000_000), Durability::Flushed)), ..Floor::default() },
         last_write: None,
         pipelined_on: None,
         waiting_until: None,
@@ -209,6 +210,7 @@ impl Relaying {
             names_limit: 50,
             dialect: Dialect::STANDARD,
             replayed: false,
+            split: false,
         };
         if self.session.forward(&request[..group.len], &mut self.exchange, &mut to).is_err() {
             return 0;

@@ -130,13 +130,11 @@ impl Client {
             self.lost_read_only(active, &lost);
             return Ok(());
         }
-        let reads_apart = self.is_promised() && !opens && self.tenant.mode() == PoolMode::Transaction;
-        if reads_apart && !active.answers.is_mid_message() {
-            self.fail_promised();
-            self.answer_lost(active, TransactionStatus::Failed, &|record| fate(record, &lost));
-            return Ok(());
-        }
-        if !self.is_promised() && self.lost_transaction(active, &lost) {
+        let is_settled = match self.is_promised() {
+            true => !opens && self.lost_apart(active, &lost),
+            false => self.lost_transaction(active, &lost),
+        };
+        if is_settled {
             return Ok(());
         }
         if keeps || opens || active.answers.is_mid_message() {
@@ -146,6 +144,17 @@ impl Client {
         }
         self.answer_lost(active, TransactionStatus::Idle, &|record| fate(record, &lost));
         Ok(())
+    }
+
+    /// Reads of a transaction that has not begun have lost their replica, and cannot be sent again: the
+    /// transaction fails, as it would with one server. False: nobody could say in which state.
+    fn lost_apart(&mut self, active: &mut Active, lost: &Lost) -> bool {
+        let is_clear = self.tenant.mode() == PoolMode::Transaction && !active.answers.is_mid_message();
+        if is_clear {
+            self.fail_promised();
+            self.answer_lost(active, TransactionStatus::Failed, &|record| fate(record, lost));
+        }
+        is_clear
     }
 
     /// Everything in flight would be sent again. On a replica all of it are reads; behind a read on the
