@@ -210,7 +210,6 @@ impl Relaying {
             names_limit: 50,
             dialect: Dialect::STANDARD,
             replayed: false,
-            split: false,
         };
         if self.session.forward(&request[..group.len], &mut self.exchange, &mut to).is_err() {
             return 0;

@@ -75,18 +75,7 @@ impl Client {
     pub fn lost_server(&mut self, active: &mut Active, lost: Lost) -> Result<(), End> {
         self.doubt_bonds(active);
         let held = self.session.state.held();
-        if let Some(attached) = &self.attached {
-            let node = attached.lease.pool().node;
-            tracing::warn!(
-                node = node.0,
-                in_flight = active.exchange.groups.len(),
-                "server connection lost: {}",
-                lost.why
-            );
-            if !lost.misunderstood {
-                self.context.monitor.report(node, Evidence::ConnectionLost);
-            }
-        }
+        self.tell_of_lost(active.exchange.groups.len(), &lost);
         if active.answers.is_holding() {
             // What the client has not seen of an answer is none.
             active.answers.withdraw();
@@ -144,6 +133,15 @@ impl Client {
         }
         self.answer_lost(active, TransactionStatus::Idle, &|record| fate(record, &lost));
         Ok(())
+    }
+
+    fn tell_of_lost(&self, in_flight: usize, lost: &Lost) {
+        let Some(attached) = &self.attached else { return };
+        let node = attached.lease.pool().node;
+        tracing::warn!(node = node.0, in_flight, "server connection lost: {}", lost.why);
+        if !lost.misunderstood {
+            self.context.monitor.report(node, Evidence::ConnectionLost);
+        }
     }
 
     /// Reads of a transaction that has not begun have lost their replica, and cannot be sent again: the
