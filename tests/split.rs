@@ -23,10 +23,10 @@ const SCHEMA: [&str; 12] = [
     "CREATE TABLE log (at timestamptz DEFAULT now(), what text)",
     "CREATE SEQUENCE numbers",
     "CREATE UNLOGGED TABLE scratch (n int)",
-    "CREATE VIEW plain AS SELECT id, v FROM kv",
+    "CREATE VIEW plain AS SELECT id, v, no_writer() FROM kv",
     "CREATE VIEW recent AS SELECT * FROM log WHERE at > now() - interval '1 day'",
     "CREATE VIEW above AS SELECT count(*) FROM recent",
-    "CREATE VIEW calling AS SELECT id, no_writer() FROM kv",
+    "CREATE VIEW calling AS SELECT id, served_by() FROM kv",
     "CREATE TABLE secret (id int, of date)",
 ];
 
@@ -87,7 +87,8 @@ fn reads_before_the_first_write_use_replicas_and_nothing_behind_it_does() {
         {
             let before = wire.value(READ);
             assert_eq!(went(&weir, || drop(wire.run(begin))), [], "{begin}: nobody is asked");
-            for read in [READ, "SELECT count(*) FROM plain", "COPY kv TO STDOUT", "", "SELECT 1; SELECT 2"] {
+            for read in [READ, "SELECT no_writer() FROM plain", "COPY kv TO STDOUT", "", "SELECT 1; SELECT 2"]
+            {
                 assert_eq!(
                     went(&weir, || assert_eq!(wire.run(read).last().unwrap().text(), "T")),
                     on_replica(),
@@ -134,10 +135,11 @@ fn whatever_is_not_plainly_a_read_begins_the_transaction() {
         "SELECT now()",
         "SELECT current_date FROM kv",
         "SELECT clock_timestamp()",
+        "SELECT 'now'::timestamptz",
         "SELECT txid_current_if_assigned()",
         "SELECT pg_current_snapshot()",
         "SELECT pg_is_in_recovery()",
-        "SELECT no_writer()",
+        "SELECT served_by()",
         "SELECT * FROM recent",
         "SELECT * FROM above",
         "SELECT * FROM calling",
@@ -335,6 +337,11 @@ fn drivers_that_begin_in_the_extended_protocol_are_served_alike() {
         let expected = if text == READ { "12TDCZ" } else { "12nCZ" };
         assert_eq!(tags(&frames), expected, "{text}: {frames:?}");
     }
+    // The unnamed statement is still there when it is wanted again.
+    wire.exchange(&[step("", "BEGIN"), sync()].concat(), 1);
+    let frames = wire.exchange(&[bind("", "", &[]), execute("", 0), sync()].concat(), 1).remove(0);
+    assert_eq!(tags(&frames), "2NCZ", "{frames:?}");
+    wire.run("ROLLBACK");
     // JDBC: BEGIN in front of the first query before one Sync; later under a name.
     let beginnings = [
         step("", "BEGIN"),

@@ -110,6 +110,7 @@ async fn rows(
         writing_types: names(QUERIES.writing_types).await?,
         writing_operators: names(QUERIES.writing_operators).await?,
         async_commit_possible: yes(QUERIES.async_commit_possible).await?,
+        momentary_functions: names(QUERIES.momentary_functions).await?,
         momentary_relations: names(QUERIES.momentary_relations).await?,
         other_isolation_possible: yes(QUERIES.other_isolation_possible).await?,
         readers: readers(client, named).await?,

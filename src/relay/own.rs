@@ -100,7 +100,7 @@ impl Client {
                     return Err(too_many_names());
                 }
                 if let Some(class) = classes.next() {
-                    self.session.remember(parse.name, statement, class);
+                    self.session.remember(parse.name, statement, class, context.next_id());
                 }
                 out.extend_from_slice(&writers::PARSE_COMPLETE);
                 Ok(())

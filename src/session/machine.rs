@@ -152,11 +152,11 @@ impl Session {
         self.names.len()
     }
 
-    /// Remembers a name without any server: for statements that pgweir itself answers.
-    pub fn remember(&mut self, name: &[u8], statement: Arc<Statement>, class: Class) {
+    /// Remembers a name without any server: for statements that pgweir itself answers. `tag` as in `Unnamed`.
+    pub fn remember(&mut self, name: &[u8], statement: Arc<Statement>, class: Class, tag: u64) {
         if name.is_empty() {
             self.unnamed = Unnamed {
-                tag: 0,
+                tag,
                 text: statement.text.to_vec(),
                 types: statement.types.to_vec(),
                 class: Some(class),

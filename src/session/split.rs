@@ -4,10 +4,11 @@
 use crate::session::block::reads_committed;
 use crate::session::group::Group;
 use crate::session::machine::Session;
+use crate::session::prepared::scope;
 use crate::sql::class::{Access, Marks};
 use crate::sql::control::{Control, control_of};
 use crate::wire::frame::header;
-use crate::wire::frontend::{self, Named};
+use crate::wire::frontend::{self, Named, Parameter};
 
 /// What becomes of a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -30,7 +31,7 @@ const UNFIT: Marks = Marks::SESSION_EFFECT
     .with(Marks::NAMED)
     .with(Marks::NOT_ON_STANDBY)
     .with(Marks::LOCKS)
-    .with(Marks::TELLS);
+    .with(Marks::MOMENTARY);
 
 /// What a group is where no transaction is open. `may`: the session's transactions may be split.
 pub fn of_idle(group: &Group, bytes: &[u8], session: &Session, may: impl FnOnce() -> bool) -> Part {
@@ -44,10 +45,10 @@ pub fn of_idle(group: &Group, bytes: &[u8], session: &Session, may: impl FnOnce(
         Some((Control::Begin { level, .. }, alone))
             if may() && reads_committed(level, session.state.settings()) =>
         {
-            if alone {
-                Part::Answered
-            } else {
-                Part::Begins
+            match alone {
+                true => Part::Answered,
+                false if is_momentary(bytes, session) => Part::Other,
+                false => Part::Begins,
             }
         }
         _ => Part::Other,
@@ -68,7 +69,33 @@ pub fn of_promised(group: &Group, bytes: &[u8], session: &Session, failed: bool)
     let control = group.executes && group.marks.contains(Marks::TRANSACTION_CONTROL);
     let unfit = group.portals || (group.executes && group.marks.intersects(UNFIT)) || control;
     // What is only parsed and described leaves no trace, whatever it would do.
-    if failed || unfit || group.access != Access::Read { Part::Other } else { Part::Reads }
+    match failed || unfit || group.access != Access::Read || is_momentary(bytes, session) {
+        true => Part::Other,
+        false => Part::Reads,
+    }
+}
+
+/// Has it a literal, or a parameter, that may mean the moment at which it is read (`'now'`)?
+fn is_momentary(bytes: &[u8], session: &Session) -> bool {
+    let mut rest = bytes;
+    while let Ok(Some(head)) = header(rest, usize::MAX) {
+        let Some((frame, behind)) = rest.split_at_checked(head.frame_len) else { return true };
+        rest = behind;
+        let moment = match head.tag {
+            b'Q' => frontend::query(frame).is_ok_and(scope::is_momentary),
+            b'P' => frontend::parse(frame).is_ok_and(|parse| scope::is_momentary(parse.text)),
+            b'B' => frontend::bind(frame).is_some_and(|bind| {
+                let means = |value: &Parameter<'_>| value.value.is_some_and(scope::means_its_moment);
+                session.text_of(bind.statement).is_some_and(scope::is_momentary)
+                    || frontend::parameters(bind.rest).is_some_and(|all| all.iter().any(means))
+            }),
+            _ => false,
+        };
+        if moment {
+            return true;
+        }
+    }
+    false
 }
 
 /// The plain beginning or end of a transaction that a group executes first; true: and nothing else.
@@ -109,3 +136,7 @@ pub fn control_in(bytes: &[u8], session: &Session) -> Option<(Control, bool)> {
     }
     found.filter(|_| executed).map(|found| (found, true))
 }
+
+#[cfg(test)]
+#[path = "split/tests.rs"]
+mod tests;

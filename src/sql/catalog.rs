@@ -37,8 +37,9 @@ pub struct CatalogRows {
     pub writing_operators: Vec<String>,
     /// Does any role, database or function set `synchronous_commit`?
     pub async_commit_possible: bool,
-    /// Views, and relations with policies, that may tell something of the transaction: they call a clock,
-    /// or a function of the database's own.
+    /// Functions with an overload that may tell something of the transaction: not IMMUTABLE.
+    pub momentary_functions: Vec<String>,
+    /// Views, and relations with policies, that call one of them, or a clock.
     pub momentary_relations: Vec<String>,
     /// May a transaction in this database begin at another level than READ COMMITTED without the client
     /// having asked for it?
@@ -98,7 +99,8 @@ pub struct Catalog {
     types: Names,
     operators: Names,
     async_commit_possible: bool,
-    momentary: Names,
+    momentary_functions: Names,
+    momentary_relations: Names,
     other_isolation_possible: bool,
     readers: Readers,
 }
@@ -116,7 +118,8 @@ impl Catalog {
             types: Names::new(rows.writing_types),
             operators: Names::new(rows.writing_operators),
             async_commit_possible: rows.async_commit_possible,
-            momentary: Names::new(rows.momentary_relations),
+            momentary_functions: Names::new(rows.momentary_functions),
+            momentary_relations: Names::new(rows.momentary_relations),
             other_isolation_possible: rows.other_isolation_possible,
             readers: {
                 let mut readers = rows.readers;
@@ -164,7 +167,12 @@ impl Catalog {
 
     /// May reading a relation of this name tell something of the transaction?
     pub fn is_momentary(&self, name: &str) -> bool {
-        self.momentary.has(name)
+        self.momentary_relations.has(name)
+    }
+
+    /// May calling a function of this name?
+    pub fn is_momentary_function(&self, name: &str) -> bool {
+        self.momentary_functions.has(name)
     }
 
     /// Was it asked who reads exactly these (sorted) relations?

@@ -25,7 +25,7 @@ pub(super) fn judge(text: &[u8], statement: &Statement, known: Known<'_>) -> Ver
         (verdict.why == Why::CreatesTable || verdict.why == Why::Ddl) && creates_temporary(text, tokens);
     let verdict = if effect || temporary { verdict.marked(Marks::SESSION_EFFECT) } else { verdict };
     let tells = verdict.is_read() && moment::tells(text, tokens, known);
-    let verdict = if tells { verdict.marked(Marks::TELLS) } else { verdict };
+    let verdict = if tells { verdict.marked(Marks::MOMENTARY) } else { verdict };
     let names = !verdict.is_read() && speaks_of_names(text, tokens);
     if names { verdict.marked(Marks::NAMED) } else { verdict }
 }

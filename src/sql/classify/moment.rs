@@ -13,7 +13,7 @@ const CLOCKS: &[&str] = &[
 ];
 
 /// For a statement that was found to be a read. A name that could mean such a function is taken for one, a
-/// function of the database's own for one that may call it.
+/// function of the database's own that is not IMMUTABLE for one that may call it.
 pub(super) fn tells(text: &[u8], tokens: &[Token], known: Known<'_>) -> bool {
     tokens.iter().enumerate().any(|(at, token)| {
         if !matches!(token.kind, Kind::Word | Kind::Quoted) {
@@ -27,7 +27,7 @@ pub(super) fn tells(text: &[u8], tokens: &[Token], known: Known<'_>) -> bool {
         let called = tokens.get(at + 1).is_some_and(|after| after.is_mark(text, b'('));
         // `t.f` calls f(t), too.
         (called || dotted)
-            && (known.catalog.is_safe_function(&name) || known.overrides.is_read_only(None, &name))
+            && (known.catalog.is_momentary_function(&name) || known.overrides.is_read_only(None, &name))
     })
 }
 
@@ -70,7 +70,7 @@ mod tests {
         ] {
             let class = class_of(text.as_bytes());
             if class.access == Access::Read {
-                assert_eq!(class.marks.contains(Marks::TELLS), tells, "{text}");
+                assert_eq!(class.marks.contains(Marks::MOMENTARY), tells, "{text}");
             }
         }
         assert_eq!(class_of(b"SELECT tax(price) FROM t").access, Access::Read);

@@ -22,6 +22,7 @@ pub(crate) fn example_catalog() -> Catalog {
             writing_types: rows(&["checked"]),
             writing_operators: rows(&["<#!>"]),
             async_commit_possible: false,
+            momentary_functions: rows(&["tax"]),
             momentary_relations: rows(&["recent"]),
             other_isolation_possible: false,
             readers: crate::sql::catalog::Readers::default(),
