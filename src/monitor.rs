@@ -19,6 +19,7 @@ pub use crate::monitor::tls::{MonitorTls, TlsDemand};
 use crate::clock;
 use crate::cluster::view::{ClusterView, NodeState};
 use crate::freshness::defect::Defect;
+use crate::freshness::losses::Fate;
 use crate::freshness::token::{Proof, Token};
 use crate::lsn::TimelineId;
 use crate::moment::Moment;
@@ -49,6 +50,8 @@ struct Shared {
     probes: Mutex<HashMap<NodeId, Probe>>,
     lines: Mutex<HashMap<NodeId, Line>>,
     queries: Queries,
+    /// Failovers that may have lost something.
+    failovers: AtomicU64,
 }
 
 /// What the nodes were asked so far.
@@ -112,6 +115,7 @@ impl Monitor {
             probes: Mutex::new(HashMap::new()),
             lines: Mutex::new(HashMap::new()),
             queries: Queries::default(),
+            failovers: AtomicU64::new(0),
         });
         let monitor = Monitor { shared };
         monitor.spawn_probes();
@@ -188,6 +192,16 @@ impl Monitor {
             // The caller looks again, whatever ended the wait.
             drop(tokio::time::timeout_at(clock::instant(until).into(), changed).await);
         }
+    }
+
+    /// How many failovers there were that may have lost something.
+    pub fn failovers(&self) -> u64 {
+        self.shared.failovers.load(Ordering::Acquire)
+    }
+
+    /// What became of a write that was sent and acknowledged then, in the newest failover.
+    pub fn fate(&self, sent: Moment, acknowledged: Moment) -> Fate {
+        self.shared.picture().failover().map_or(Fate::Survived, |failover| failover.fate(sent, acknowledged))
     }
 
     /// What the primary's samples say about a token now. Takes the picture's lock for a moment.

@@ -14,7 +14,7 @@ use crate::config::settings::{
     ClientTlsMode, ClientTlsSettings, Listen, ServerTlsMode, ServerTlsSettings, TlsNegotiation,
 };
 use crate::monitor::{Monitor, MonitorSettings, NodeSettings};
-use crate::net::listener::Listener;
+use crate::net::listener::{Listener, Sharing};
 use crate::net::staffing;
 use crate::net::stream::Stream;
 use crate::net::tls::{
@@ -93,7 +93,8 @@ impl Proxy {
         let workers = Workers::start(settings.workers()).map_err(StartError::Workers)?;
         let context = Arc::new(build(Arc::new(settings), workers.crew().clone())?);
         let config = context.config.load_full();
-        let listeners = listen(&config.listen).await?;
+        let sharing = if config.reuse_port { Sharing::WithSuccessor } else { Sharing::Alone };
+        let listeners = listen(&config.listen, sharing).await?;
         let reloader = Arc::new(reload::Reloader::new(context.clone(), file, logs));
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -273,13 +274,13 @@ fn monitor_settings(config: &Settings, tls: &ServerTls) -> MonitorSettings {
     }
 }
 
-async fn listen(wanted: &[Listen]) -> Result<Vec<Listener>, StartError> {
+async fn listen(wanted: &[Listen], sharing: Sharing) -> Result<Vec<Listener>, StartError> {
     let mut listeners = Vec::new();
     for listen in wanted {
         let failed = |source| StartError::Listen { address: listen.to_string(), source };
         match listen {
             Listen::Tcp { host, port } => {
-                listeners.extend(Listener::tcp(host, *port).await.map_err(failed)?);
+                listeners.extend(Listener::tcp(host, *port, sharing).await.map_err(failed)?);
             }
             Listen::Unix(path) => listeners.push(Listener::unix(path.clone()).await.map_err(failed)?),
         }
@@ -318,8 +319,18 @@ async fn accept(listener: Listener, door: Door, mut stopped: watch::Receiver<boo
     loop {
         let (stream, address) = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stopped.changed() => return,
+            _ = stopped.changed() => break,
         };
+        admit(stream, address, &door);
+    }
+    // A successor gets what comes from now on; who has been connected to this socket is served from it.
+    while let Some((stream, address)) = listener.accept_waiting().await {
+        admit(stream, address, &door);
+    }
+}
+
+fn admit(stream: Stream, address: String, door: &Door) {
+    {
         let crew = &door.context.crew;
         let turn = crew.next();
         if let Some(worker) = crew.runtime(crew.home(turn)) {

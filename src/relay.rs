@@ -18,6 +18,7 @@ pub mod find;
 pub mod first_packet;
 pub mod login;
 pub mod lookup;
+pub mod losses;
 pub mod lost;
 pub mod lost_transaction;
 pub mod own;

@@ -70,6 +70,9 @@ impl Client {
             // Nothing is decided by where the last request went.
             self.release(active);
         }
+        if idle && self.failovers != self.context.monitor.failovers() && self.tells_of_loss(active, group) {
+            return Ok(true);
+        }
         if group.needs_name && active.exchange.queue.owes_name(None) {
             // Whether the name is given is known when that group has ended.
             return Ok(false);
