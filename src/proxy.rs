@@ -42,6 +42,9 @@ const LEARNT_SHAPES: usize = 4096;
 /// Derived SCRAM keys beyond those of the configured users.
 const DERIVED_KEYS: usize = 1024;
 
+/// Clients that logged in while their pgweir was already being replaced are served for so long.
+const NEWCOMERS: Duration = Duration::from_secs(1);
+
 /// Why pgweir could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -161,10 +164,17 @@ impl Proxy {
     pub async fn drain(&mut self, limit: Duration) {
         self.context.draining.store(true, Ordering::Release);
         self.stop.send_replace(true);
-        let deadline = clock::now().plus(limit);
-        while !self.context.clients.is_empty() && clock::now() < deadline {
+        let begun = clock::now();
+        let deadline = begun.plus(limit);
+        // Who was connected when the successor took over logs in here, and gets an answer before it is ended.
+        let grace = if self.context.config.load().reuse_port { NEWCOMERS.min(limit) } else { Duration::ZERO };
+        while clock::now() < deadline
+            && !(self.context.clients.is_empty() && clock::now() >= begun.plus(grace))
+        {
             for slot in self.context.clients.all() {
-                slot.end();
+                if slot.since <= begun || clock::now() >= slot.since.plus(grace) {
+                    slot.end();
+                }
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -330,12 +340,10 @@ async fn accept(listener: Listener, door: Door, mut stopped: watch::Receiver<boo
 }
 
 fn admit(stream: Stream, address: String, door: &Door) {
-    {
-        let crew = &door.context.crew;
-        let turn = crew.next();
-        if let Some(worker) = crew.runtime(crew.home(turn)) {
-            worker.spawn(enter(stream, address, turn, door.clone()));
-        }
+    let crew = &door.context.crew;
+    let turn = crew.next();
+    if let Some(worker) = crew.runtime(crew.home(turn)) {
+        worker.spawn(enter(stream, address, turn, door.clone()));
     }
 }
 

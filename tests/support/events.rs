@@ -157,7 +157,9 @@ impl<'a> Theatre<'a> {
             detours: names.zip(roads.iter().map(|road| road.port)).collect(),
             ..Tuning::default()
         };
+        let mut tuning = Tuning { more: "reuse_port: true\n".to_owned(), ..tuning };
         let weir = stage.weir_with(&tuning);
+        tuning.port = weir.address.port();
         let load = Load::start(stage, weir.address, crowd);
         Theatre { stage, weir, tuning, load, roads, replication, primary: 0, round: 0 }
     }
@@ -444,7 +446,6 @@ impl<'a> Theatre<'a> {
 
     fn pgweir_replaced(&mut self) {
         let successor = self.stage.weir_with(&self.tuning);
-        self.load.moves_to(successor.address);
         let mut old = std::mem::replace(&mut self.weir, successor);
         old.drain(Duration::from_secs(20));
     }
