@@ -241,6 +241,12 @@ impl Monitor {
         self.shared.wake(|other| other == node);
     }
 
+    /// An operator lets no reads go to `node`, or lets them again. As long as this process lives.
+    pub fn ban(&self, node: NodeId, banned: bool) {
+        let outcome = self.shared.picture().ban(node, banned, clock::now());
+        self.shared.perform(outcome);
+    }
+
     /// Other nodes, or other ways to reach them. Nodes that stay keep their ids and what is known.
     pub fn reload(&self, settings: MonitorSettings) {
         let view = self.shared.picture().reload(&settings.nodes, settings.policy);

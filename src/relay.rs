@@ -23,6 +23,7 @@ pub mod lost;
 pub mod lost_transaction;
 pub mod own;
 pub mod parameters;
+pub mod pauses;
 pub mod place;
 pub mod pump;
 pub mod reach;

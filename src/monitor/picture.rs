@@ -324,6 +324,14 @@ impl Picture {
         true
     }
 
+    /// An operator lets no reads go to a node, or lets them again.
+    pub fn ban(&mut self, node: NodeId, banned: bool, now: Moment) -> Outcome {
+        if let Some((tracked, _)) = self.entry(node) {
+            tracked.banned = banned;
+        }
+        Outcome { view: self.refresh(now), ..Outcome::default() }
+    }
+
     /// A node said that it is shut down in order.
     pub fn is_shut_down(&mut self, node: NodeId) {
         if self.ring_of == Some(node) {

@@ -248,6 +248,10 @@ impl Client {
         };
         let node = view.node(node)?;
         let mut lease = self.tenant.pool(node)?.try_checkout(self.session.state.settings())?;
+        if self.is_paused() {
+            lease.checkin();
+            return None;
+        }
         let established = lease.connection()?.established;
         let fresh = node.live.freshness();
         let proven = need.is_met_on(&fresh, established) || policy.defect.lets_through(&need, &fresh);
