@@ -13,6 +13,7 @@ pub const TOP: Kind = Kind {
     place: "",
     keys: &[
         "listen",
+        "reuse_port",
         "http",
         "cluster",
         "pool",
@@ -73,6 +74,7 @@ pub const ROUTING: Kind = Kind {
         "balance",
         "transactions",
         "token_mismatch",
+        "lost_writes",
         "functions",
         "rules",
         "always_fresh",

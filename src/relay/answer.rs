@@ -302,6 +302,10 @@ impl Client {
             },
             &mut |settings| self.context.intern(settings),
         );
+        let written = self.session.state.floor.write;
+        if let Some((at, _)) = written.filter(|_| written != had_written) {
+            self.acknowledged = Some((record.sent, at));
+        }
         self.note_pins(record, new_pins);
         if !std::sync::Arc::ptr_eq(&had_settings, self.session.state.settings()) {
             self.dialect = dialect_of(self.session.state.settings(), self.default_dialect);
@@ -365,7 +369,7 @@ impl Client {
         // Once on another replica, then on the primary.
         let for_primary = matches!(cause, Withdrawal::ReadOnly | Withdrawal::Standby) || tried != 0;
         if matches!(cause, Withdrawal::Lost | Withdrawal::ShutDown) {
-            let writes = active.exchange.groups.iter().any(|record| record.access != Access::Read);
+            let writes = active.exchange.groups.front().is_some_and(|record| record.access != Access::Read);
             self.ended = self.ended_here(writes && cause == Withdrawal::ShutDown);
         }
         let replay = Replay { primary: for_primary, excluded: tried | failed_it };

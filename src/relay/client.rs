@@ -98,6 +98,10 @@ pub struct Client {
     pub upheavals: Option<Box<Vec<Upheaval>>>,
     /// Is the next group one that a replica could not finish?
     pub replay: Option<Replay>,
+    /// When its last acknowledged write was sent, and when it was acknowledged.
+    pub acknowledged: Option<(Moment, Moment)>,
+    /// So many failovers it has been told of.
+    pub failovers: u64,
     /// Where it has lost its primary's connection, until it has another.
     pub ended: Option<Ended>,
     /// What the comments of the group at hand ask for.
@@ -185,6 +189,7 @@ impl Client {
             (limits.prepared_statements as usize, limits.client_statements as usize)
         };
         let keyed = parts.context.causal.setting.is_some();
+        let failovers = parts.context.monitor.failovers();
         Client {
             context: parts.context,
             tenant: parts.tenant,
@@ -200,6 +205,8 @@ impl Client {
             upheavals: None,
             replay: None,
             ended: None,
+            acknowledged: None,
+            failovers,
             hints: Hints::default(),
             arrived: Moment::NEVER,
             ruled: Ruled::default(),

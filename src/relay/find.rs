@@ -55,8 +55,23 @@ impl Drop for LagRead {
 }
 
 impl Client {
-    /// Decides, checks out, and decides again where that did not work out.
+    /// Finds a server, unless an operator holds its database: then when that is over.
     pub(super) async fn find(&self, group: &Group) -> Found {
+        loop {
+            if self.is_paused()
+                && let Err(fault) = self.wait_for_resume().await
+            {
+                return Found::Refused(fault);
+            }
+            match self.find_now(group).await {
+                Found::Connection(lease, ..) if self.is_paused() => lease.checkin(),
+                found => return found,
+            }
+        }
+    }
+
+    /// Decides, checks out, and decides again where that did not work out.
+    async fn find_now(&self, group: &Group) -> Found {
         let mut request = self.request(group);
         // It may wait in line for long enough that the replica restarts: then the floor demands more.
         let floor = match request.consistency {

@@ -9,6 +9,7 @@ use crate::node::Role;
 use crate::relay::answer::Withdrawal;
 use crate::relay::buffer::Active;
 use crate::relay::client::{Client, End};
+use crate::relay::lost_transaction::last_words;
 use crate::routing::request::Held;
 use crate::session::exchange::{Errand, GroupRecord};
 use crate::sql::class::{Access, Marks};
@@ -205,12 +206,7 @@ impl Client {
 
 /// What became of a request whose server was lost.
 fn fate(record: &GroupRecord, lost: &Lost) -> Fault {
-    let why = match record.committed_locally {
-        // In the words of the server.
-        true => "The transaction has already committed locally, but might not have been replicated to the standby."
-            .to_owned(),
-        false => lost.why.to_string(),
-    };
+    let why = last_words(record, lost);
     match record.access {
         Access::Read => Fault::server(SqlState::CONNECTION_FAILURE, "the server was lost while it answered")
             .detail(why)

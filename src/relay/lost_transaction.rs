@@ -78,8 +78,10 @@ impl Client {
             return true;
         }
         let was_failed = self.session.state.status() == TransactionStatus::Failed;
+        // FATAL comes before the commit, or not at all.
+        let was_ended = lost.why.sqlstate == SqlState::ADMIN_SHUTDOWN && !last.completed;
         let commits = match &last.effects[..] {
-            [Effect::Commit { chain: false }] => !was_failed,
+            [Effect::Commit { chain: false }] => !was_failed && !was_ended,
             [Effect::Rollback { chain: false }] => false,
             _ => return false,
         };
@@ -92,7 +94,7 @@ impl Client {
             let now = clock::now();
             self.session.state.floor.write = Some((now, Durability::Inserted));
             self.session.state.last_write = Some(now);
-            self.answer_lost(active, TransactionStatus::Idle, &|_| lost_at_commit(lost));
+            self.answer_lost(active, TransactionStatus::Idle, &|record| lost_at_commit(record, lost));
         } else {
             self.answer_lost(active, TransactionStatus::Idle, &|_| lost_before_commit(Some(lost)));
         }
@@ -208,6 +210,17 @@ fn may_end(record: &GroupRecord) -> bool {
         && (record.effects.is_empty() || !record.effects.iter().all(stays))
 }
 
+/// What the server said of it last.
+pub(super) fn last_words(record: &GroupRecord, lost: &Lost) -> String {
+    // Its own words, when it is shut down while a commit waits for its standbys.
+    const COMMITTED: &str =
+        "The transaction has already committed locally, but might not have been replicated to the standby.";
+    match record.committed_locally {
+        true => COMMITTED.to_owned(),
+        false => lost.why.to_string(),
+    }
+}
+
 /// Nothing of a transaction is left, and whoever retries 40001 is right to do so.
 fn lost_before_commit(lost: Option<&Lost>) -> Fault {
     let fault = Fault::server(SqlState::SERIALIZATION_FAILURE, "the server of this transaction was lost")
@@ -218,12 +231,12 @@ fn lost_before_commit(lost: Option<&Lost>) -> Fault {
     }
 }
 
-fn lost_at_commit(lost: &Lost) -> Fault {
+fn lost_at_commit(record: &GroupRecord, lost: &Lost) -> Fault {
     Fault::server(
         SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
         "the server was lost before it said whether the transaction was committed",
     )
-    .detail(lost.why.to_string())
+    .detail(last_words(record, lost))
     .hint("Find out whether it was before you retry the transaction.")
 }
 

@@ -79,6 +79,9 @@ impl Client {
         if active.skip_to_sync {
             return Ok(self.skip(active, group));
         }
+        if idle && self.failovers != self.context.monitor.failovers() && self.tells_of_loss(active, group) {
+            return Ok(true);
+        }
         if group.needs_name && active.exchange.queue.owes_name(None) {
             // Whether the name is given is known when that group has ended.
             return Ok(false);
@@ -262,6 +265,10 @@ impl Client {
         };
         let node = view.node(node)?;
         let mut lease = self.tenant.pool(node)?.try_checkout(self.session.state.settings())?;
+        if self.is_paused() {
+            lease.checkin();
+            return None;
+        }
         let established = lease.connection()?.established;
         let fresh = node.live.freshness();
         // The replica may have restarted since it was chosen: then what it has shown counts no more.

@@ -157,7 +157,9 @@ impl<'a> Theatre<'a> {
             detours: names.zip(roads.iter().map(|road| road.port)).collect(),
             ..Tuning::default()
         };
+        let mut tuning = Tuning { more: "reuse_port: true\n".to_owned(), ..tuning };
         let weir = stage.weir_with(&tuning);
+        tuning.port = weir.address.port();
         let load = Load::start(stage, weir.address, crowd);
         Theatre { stage, weir, tuning, load, roads, replication, primary: 0, round: 0 }
     }
@@ -323,9 +325,10 @@ impl<'a> Theatre<'a> {
         old.sigstop().unwrap();
         self.promote(outcome, begun);
         self.load.goes_on(50, 50, "writes go to the new primary while the old one is frozen");
-        let before = rows(old, true);
+        let newest = newest(self.node(self.primary));
+        old.sigcont().unwrap();
         self.load.goes_on(50, 50, "and when it has come back");
-        outcome.astray = rows(old, false).saturating_sub(before);
+        outcome.astray = astray(old, &newest);
     }
 
     fn switchover(&mut self, outcome: &mut Outcome, begun: Instant) {
@@ -393,10 +396,10 @@ impl<'a> Theatre<'a> {
         self.roads[old].becomes(network);
         self.promote_beside(outcome, begun);
         self.load.goes_on(50, 50, "writes go to the new primary");
-        let before = rows(self.node(old), false);
+        let newest = newest(self.node(self.primary));
         self.roads[old].becomes(Network::Whole);
         self.load.goes_on(50, 50, "and when the old one is seen again");
-        outcome.astray = rows(self.node(old), false).saturating_sub(before);
+        outcome.astray = astray(self.node(old), &newest);
     }
 
     /// The standbys stream through a network that stops passing anything for some seconds.
@@ -437,9 +440,9 @@ impl<'a> Theatre<'a> {
         // From now on it would take any write.
         old.set("synchronous_standby_names", "").unwrap();
         self.load.goes_on(20, 20, "with two primaries");
-        let before = rows(old, false);
+        let newest = newest(self.node(self.primary));
         self.load.goes_on(150, 150, "with two primaries for longer");
-        outcome.astray = rows(old, false).saturating_sub(before);
+        outcome.astray = astray(old, &newest);
     }
 
     fn rolling_restart(&mut self) {
@@ -452,16 +455,28 @@ impl<'a> Theatre<'a> {
 
     fn pgweir_replaced(&mut self) {
         let successor = self.stage.weir_with(&self.tuning);
-        self.load.moves_to(successor.address);
         let mut old = std::mem::replace(&mut self.weir, successor);
         old.drain(Duration::from_secs(20));
     }
 }
 
-/// What a primary that is over has of the table, by itself.
-fn rows(node: &DevNode, thaw: bool) -> u64 {
-    if thaw {
-        node.sigcont().unwrap();
-    }
-    node.sql_value("SELECT count(*) FROM written").unwrap().unwrap().parse().unwrap()
+/// The newest write of each writer that is on a node.
+fn newest(node: &DevNode) -> Vec<(String, String)> {
+    let rows = node.sql("SELECT by, max(n) FROM written GROUP BY by").unwrap();
+    rows.into_iter()
+        .map(|row| {
+            let mut values = row.into_iter().flatten();
+            (values.next().unwrap(), values.next().unwrap())
+        })
+        .collect()
+}
+
+/// Writes that reached a primary that is over when the new one had taken these already. (What was on its way
+/// to the old one when it froze may still take effect there.)
+fn astray(old: &DevNode, newest: &[(String, String)]) -> u64 {
+    let newer = |(by, n): &(String, String)| {
+        let sql = format!("SELECT count(*) FROM written WHERE by = {by} AND n > {n}");
+        old.sql_value(&sql).unwrap().unwrap().parse::<u64>().unwrap()
+    };
+    newest.iter().map(newer).sum()
 }

@@ -146,6 +146,8 @@ pub struct Tuning {
     pub defect: Defect,
     /// The first node is reached through this port instead of its own.
     pub detour: Option<u16>,
+    /// Where clients connect; 0: any port.
+    pub port: u16,
     /// Nodes that are reached through other ports than their own, by their names.
     pub detours: Vec<(String, u16)>,
 }
@@ -161,6 +163,7 @@ impl Default for Tuning {
             interval: "20ms",
             defect: Defect::None,
             detour: None,
+            port: 0,
             detours: Vec::new(),
         }
     }
@@ -198,7 +201,7 @@ impl Tuning {
         let with_password = USERS.iter().filter(|user| !user.password.is_empty());
         let user = |user: &DevUser| format!("    - {{ name: {}, password: {} }}\n", user.name, user.password);
         [
-            "listen: 127.0.0.1:0\nhttp: 127.0.0.1:0\ncluster:\n  nodes:\n".to_owned(),
+            format!("listen: 127.0.0.1:{}\nhttp: 127.0.0.1:0\ncluster:\n  nodes:\n", self.port),
             nodes.iter().map(node).collect(),
             format!(
                 "  monitor: {{ user: {}, password: {}, interval: {} }}\n",

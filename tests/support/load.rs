@@ -93,7 +93,7 @@ impl Told {
 
 #[derive(Debug)]
 struct Shared {
-    address: Mutex<SocketAddr>,
+    address: SocketAddr,
     done: AtomicBool,
     writes: AtomicU64,
     reads: AtomicU64,
@@ -113,8 +113,7 @@ impl Shared {
 
     async fn connect(&self) -> Client {
         loop {
-            let address = *self.address.lock().unwrap();
-            match connect_to(address, APP, APP_DATABASE, "").await {
+            match connect_to(self.address, APP, APP_DATABASE, "").await {
                 Ok(client) => return client,
                 Err(error) => self.told(|told| told.error(" at connecting", &error)),
             }
@@ -143,7 +142,7 @@ impl Load {
     /// They begin to work through the pgweir at `address`.
     pub fn start(stage: &Stage, address: SocketAddr, crowd: Crowd) -> Load {
         let shared = Arc::new(Shared {
-            address: Mutex::new(address),
+            address,
             done: AtomicBool::new(false),
             writes: AtomicU64::new(0),
             reads: AtomicU64::new(0),
@@ -167,11 +166,6 @@ impl Load {
             }
             Load { shared, idle, tasks }
         })
-    }
-
-    /// Whoever connects from now on does it here.
-    pub fn moves_to(&self, address: SocketAddr) {
-        *self.shared.address.lock().unwrap() = address;
     }
 
     /// Waits until so many further writes were acknowledged, and reads answered.
