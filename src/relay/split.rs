@@ -166,7 +166,9 @@ impl Client {
             }
             Part::Other | Part::Answered => {}
         }
-        if self.is_promised() && self.block.as_ref().is_some_and(Block::has_read) {
+        // One that has failed sees nothing any more.
+        let goes_on = self.is_promised() && self.session.state.status() == TransactionStatus::InBlock;
+        if goes_on && self.block.as_ref().is_some_and(Block::has_read) {
             if request.consistency == Consistency::Eventual {
                 request.floor.write = None;
             }
