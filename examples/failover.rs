@@ -36,7 +36,12 @@ fn main() -> ExitCode {
         for round in 1..=rounds {
             let begun = Instant::now();
             let outcome = theatre.play(event);
-            println!("{} {round}/{rounds} ({:.1} s): {}", event.name(), begun.elapsed().as_secs_f32(), line(&outcome));
+            println!(
+                "{} {round}/{rounds} ({:.1} s): {}",
+                event.name(),
+                begun.elapsed().as_secs_f32(),
+                line(&outcome)
+            );
             table.entry(event).or_insert_with(Row::default).add(outcome);
         }
     }

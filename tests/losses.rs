@@ -55,7 +55,10 @@ fn lose_writes(mode: &str, check: impl AsyncFn(&Weir<'_>, [(Client, Arc<Mutex<Ve
         });
         // Far behind what the standby has, with samples in between.
         for _ in 0..3 {
-            late.0.batch_execute("INSERT INTO kept SELECT repeat('late', 100) FROM generate_series(1, 50)").await.unwrap();
+            late.0
+                .batch_execute("INSERT INTO kept SELECT repeat('late', 100) FROM generate_series(1, 50)")
+                .await
+                .unwrap();
             wait_for("the primary is sampled", async || {
                 let sampled = || weir.metric("pgweir_monitor_queries_total", "kind=\"sample\"");
                 let before = sampled();
@@ -75,8 +78,7 @@ fn lose_writes(mode: &str, check: impl AsyncFn(&Weir<'_>, [(Client, Arc<Mutex<Ve
             let (asks, told) = connect(&weir).await;
             drop(asks.simple_query(&format!("SET pgweir.token = '{token}'")).await);
             let told = told.lock().unwrap();
-            told.iter().any(|notice| notice.contains("was lost in the failover"))
-                || mode == "error"
+            told.iter().any(|notice| notice.contains("was lost in the failover")) || mode == "error"
         })
         .await;
         check(&weir, [early, late, reader], token).await;

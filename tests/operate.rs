@@ -116,7 +116,8 @@ fn a_successor_takes_over_the_address_and_no_connection_is_refused() {
             tokio::spawn(async move {
                 let mut connected = 0;
                 while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                    let client = harness::connect_to(address, APP, "app", "").await.map_err(|e| describe(&e))?;
+                    let client =
+                        harness::connect_to(address, APP, "app", "").await.map_err(|e| describe(&e))?;
                     client.simple_query("SELECT 1").await.map_err(|e| describe(&e))?;
                     connected += 1;
                 }

@@ -94,7 +94,10 @@ pub enum Operation {
 impl Operation {
     /// What HELP says.
     pub const ALL: [(&'static str, &'static str); 5] = [
-        ("PAUSE database", "hold statements that have no server connection yet, and wait for the others; PAUSE: of all databases"),
+        (
+            "PAUSE database",
+            "hold statements that have no server connection yet, and wait for the others; PAUSE: of all databases",
+        ),
         ("RESUME database", "let them run; RESUME: everything"),
         ("BAN node", "send no reads to this node"),
         ("UNBAN node", "send them there again"),
@@ -115,16 +118,8 @@ pub enum Value {
 pub const VERSION: &str = concat!("pgweir ", env!("CARGO_PKG_VERSION"));
 
 /// PgBouncer's (and our future) commands: understood, but not there yet.
-const LATER: &[&str] = &[
-    "suspend",
-    "disable",
-    "enable",
-    "reconnect",
-    "kill",
-    "kill_client",
-    "wait_close",
-    "shutdown",
-];
+const LATER: &[&str] =
+    &["suspend", "disable", "enable", "reconnect", "kill", "kill_client", "wait_close", "shutdown"];
 
 /// The same for what follows SHOW.
 const LATER_SHOW: &[&str] = &[

@@ -48,7 +48,9 @@ pub async fn operate(operation: &Operation, user: &str, context: &Context) -> Re
 async fn pause(database: Option<&str>, context: &Context) -> Result<Answer, Fault> {
     context.pauses.pause(database);
     let busy = || in_use(context, |of, _| database.is_none_or(|database| database == of));
-    let answer = wait_until_unused(context, "PAUSE", busy, "Statements are held all the same; RESUME ends that.").await;
+    let answer =
+        wait_until_unused(context, "PAUSE", busy, "Statements are held all the same; RESUME ends that.")
+            .await;
     for tenant in context.tenants() {
         if database.is_none_or(|database| database == tenant.database) {
             for pool in tenant.pools() {

@@ -11,8 +11,8 @@ use crate::config::keys;
 use crate::config::mistake::Mistake;
 use crate::config::reader::{Field, Reader, Section};
 use crate::config::settings::{
-    AuthMethod, ClusterSettings, LimitsSettings, Listen, LogFormat, LogSettings, OnLoss, OnMismatch, RoutingSettings,
-    Settings,
+    AuthMethod, ClusterSettings, LimitsSettings, Listen, LogFormat, LogSettings, OnLoss, OnMismatch,
+    RoutingSettings, Settings,
 };
 use crate::config::tree::{Tree, Value};
 use crate::config::values::{duration, duration_or_off, http, listen, number, one_of, size, text};

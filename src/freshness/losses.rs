@@ -63,7 +63,9 @@ impl Failover {
 
     /// What became of a write that was sent and acknowledged then.
     pub fn fate(&self, sent: Moment, acknowledged: Moment) -> Fate {
-        let Some(timeline) = self.old.timeline().filter(|_| sent < self.noticed) else { return Fate::Survived };
+        let Some(timeline) = self.old.timeline().filter(|_| sent < self.noticed) else {
+            return Fate::Survived;
+        };
         if self.old.inserted_by(acknowledged).is_some_and(|high| high <= self.fork) {
             return Fate::Survived;
         }

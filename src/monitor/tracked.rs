@@ -132,7 +132,9 @@ fn note_refusal(node: &mut NodeView, wanted: Option<&'static str>) {
     let shown = node.last_error.as_deref();
     if wanted.is_some() && shown != wanted {
         node.last_error = wanted.map(Arc::from);
-    } else if wanted.is_none() && (shown == Some(BANNED) || ALL.iter().any(|refusal| shown == Some(refusal.as_str()))) {
+    } else if wanted.is_none()
+        && (shown == Some(BANNED) || ALL.iter().any(|refusal| shown == Some(refusal.as_str())))
+    {
         node.last_error = None;
     }
 }

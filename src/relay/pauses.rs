@@ -98,7 +98,9 @@ impl Client {
 
 fn paused() -> Fault {
     Fault::proxy(SqlState::CANNOT_CONNECT_NOW, "the database is paused")
-        .detail("An operator has paused it in pgweir's console; limits.hold_time or hold_clients is exceeded.")
+        .detail(
+            "An operator has paused it in pgweir's console; limits.hold_time or hold_clients is exceeded.",
+        )
         .hint("It is safe to retry.")
         .retriable()
 }

@@ -79,7 +79,11 @@ pub const ALL: [(&str, Kind, &str); 28] = [
     (STALENESS_SECONDS, Kind::Gauge, "Upper bound of this replica's staleness in time; +Inf: unknown"),
     (NODE_STATE, Kind::Gauge, "1 for the state that the node was last measured in"),
     (NODE_ROLE, Kind::Gauge, "1 for the role that the node was last measured in"),
-    (NODE_QUARANTINED, Kind::Gauge, "1: it says that it is a primary, and is not written to (why: old_timeline, conflict)"),
+    (
+        NODE_QUARANTINED,
+        Kind::Gauge,
+        "1: it says that it is a primary, and is not written to (why: old_timeline, conflict)",
+    ),
     (NODE_TIMELINE, Kind::Gauge, "The newest timeline that the node was measured on"),
     (NODE_IN_FLIGHT, Kind::Gauge, "Requests in flight on the node"),
     (PRIMARY_KNOWN, Kind::Gauge, "1 while there is a proven primary"),

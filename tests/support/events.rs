@@ -237,7 +237,10 @@ impl<'a> Theatre<'a> {
                 let status = self.weir.status();
                 status.primary.as_deref() == Some(primary.name())
                     && status.nodes.iter().all(|node| node.state == "up" && node.role.is_some())
-                    && status.nodes.iter().all(|node| node.role.as_deref() == Some("primary") || node.serves_reads)
+                    && status
+                        .nodes
+                        .iter()
+                        .all(|node| node.role.as_deref() == Some("primary") || node.serves_reads)
             },
             || self.weir.nodes(),
         );
@@ -406,7 +409,12 @@ impl<'a> Theatre<'a> {
         let through = |from: u16, to: u16| {
             for standby in self.standbys() {
                 let conninfo = standby.sql_value("SHOW primary_conninfo").unwrap().unwrap();
-                standby.set("primary_conninfo", &conninfo.replace(&format!("port={from}"), &format!("port={to}"))).unwrap();
+                standby
+                    .set(
+                        "primary_conninfo",
+                        &conninfo.replace(&format!("port={from}"), &format!("port={to}")),
+                    )
+                    .unwrap();
                 standby.wait_streaming(LONG).unwrap();
             }
         };

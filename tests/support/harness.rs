@@ -190,7 +190,8 @@ impl Tuning {
         };
         let node = |node: &DevNode| {
             let detour = self.detour.filter(|_| node.port() == nodes[0].port());
-            let detour = self.detours.iter().find(|(name, _)| name == node.name()).map(|(_, port)| *port).or(detour);
+            let detour =
+                self.detours.iter().find(|(name, _)| name == node.name()).map(|(_, port)| *port).or(detour);
             let (name, port) = (node.name(), detour.unwrap_or(node.port()));
             let tags = self.tags.iter().filter(|(tagged, _)| *tagged == name).map(|(_, tag)| *tag);
             let tags = tags.collect::<Vec<_>>().join(", ");

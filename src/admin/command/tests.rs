@@ -52,9 +52,7 @@ fn a_long_unknown_command_is_quoted_in_part() {
 
 #[test]
 fn what_only_pgbouncer_has_is_said_to_be_missing() {
-    for text in
-        ["SUSPEND", "KILL shop", "SHOW FDS", "show totals", "SHUTDOWN"]
-    {
+    for text in ["SUSPEND", "KILL shop", "SHOW FDS", "show totals", "SHUTDOWN"] {
         assert_eq!(sqlstate_of(text), SqlState::FEATURE_NOT_SUPPORTED, "{text}");
     }
 }

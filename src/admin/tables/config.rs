@@ -5,8 +5,8 @@ use super::{Columns, Row, cell, yes_no};
 use crate::config::settings::{
     AuthMethod, AuthQuerySettings, AuthSettings, CausalSettings, ClientTlsMode, ClientTlsSettings,
     ClusterSettings, DatabaseAccess, DatabaseSettings, LimitsSettings, LogFormat, LogSettings,
-    MonitorSettings, NodeSettings, OnLoss, OnMismatch, PoolMode, PoolOverrides, PoolSettings, RoutingSettings,
-    RuleSettings, ServerTlsMode, ServerTlsSettings, Settings, TlsNegotiation, TlsSettings,
+    MonitorSettings, NodeSettings, OnLoss, OnMismatch, PoolMode, PoolOverrides, PoolSettings,
+    RoutingSettings, RuleSettings, ServerTlsMode, ServerTlsSettings, Settings, TlsNegotiation, TlsSettings,
 };
 use crate::config::values::{show_duration, show_size};
 use crate::config::{self, Secret};
@@ -55,8 +55,20 @@ pub fn rows(settings: &Settings) -> Vec<Row> {
 }
 
 fn pairs(settings: &Settings) -> Pairs {
-    let Settings { listen, reuse_port, http, cluster, pool, databases, routing, causal, auth, tls, limits, log } =
-        settings;
+    let Settings {
+        listen,
+        reuse_port,
+        http,
+        cluster,
+        pool,
+        databases,
+        routing,
+        causal,
+        auth,
+        tls,
+        limits,
+        log,
+    } = settings;
     let mut pairs = vec![
         ("listen".to_owned(), cell(list(listen.iter().map(ToString::to_string)))),
         ("reuse_port".to_owned(), cell(reuse_port)),
@@ -157,8 +169,15 @@ fn of_overrides(section: &str, overrides: &PoolOverrides, pairs: &mut Pairs) {
 }
 
 fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
-    let RoutingSettings { policy, kick_flush, read_only_functions, writing_functions, rules, token_mismatch, lost_writes } =
-        routing;
+    let RoutingSettings {
+        policy,
+        kick_flush,
+        read_only_functions,
+        writing_functions,
+        rules,
+        token_mismatch,
+        lost_writes,
+    } = routing;
     let RuleSettings { rules, subjects: _, always_fresh, may_be_stale } = rules;
     let RoutingPolicy {
         consistency,

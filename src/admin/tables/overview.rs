@@ -78,7 +78,11 @@ pub fn help_rows() -> Vec<Row> {
         Show::ALL.iter().map(|(_, name, meaning)| (format!("SHOW {}", name.to_uppercase()), *meaning));
     let reload = ("RELOAD".to_owned(), "read the configuration again (users listed in auth.users)");
     let operations = Operation::ALL.map(|(command, meaning)| (command.to_owned(), meaning));
-    shows.chain([reload]).chain(operations).map(|(command, meaning)| vec![Some(command), cell(meaning)]).collect()
+    shows
+        .chain([reload])
+        .chain(operations)
+        .map(|(command, meaning)| vec![Some(command), cell(meaning)])
+        .collect()
 }
 
 #[cfg(test)]
