@@ -277,7 +277,10 @@ fn monitor_settings(config: &Settings, tls: &ServerTls) -> MonitorSettings {
         user: cluster.monitor.user.clone(),
         password: cluster.monitor.password.as_ref().map(|secret| secret.reveal().to_owned().into()),
         database: cluster.monitor.database.clone(),
-        policy: HealthPolicy::for_interval(cluster.monitor.interval),
+        policy: HealthPolicy {
+            down_after: cluster.monitor.fence_after,
+            ..HealthPolicy::for_interval(cluster.monitor.interval)
+        },
         tls: sql_client::tls_of(tls),
         kick_flush: config.routing.kick_flush,
         defect: config.routing.policy.defect,

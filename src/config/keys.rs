@@ -32,8 +32,10 @@ pub const CLUSTER: Kind = Kind { place: "cluster", keys: &["nodes", "monitor"] }
 pub const NODE: Kind =
     Kind { place: "cluster.nodes[]", keys: &["name", "host", "port", "weight", "zone", "tags"] };
 /// `cluster.monitor:`
-pub const MONITOR: Kind =
-    Kind { place: "cluster.monitor", keys: &["user", "password", "password_file", "database", "interval"] };
+pub const MONITOR: Kind = Kind {
+    place: "cluster.monitor",
+    keys: &["user", "password", "password_file", "database", "interval", "fence_after"],
+};
 /// `pool:`
 pub const POOL: Kind = Kind {
     place: "pool",

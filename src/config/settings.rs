@@ -116,6 +116,9 @@ pub struct MonitorSettings {
     pub database: String,
     /// Between two samples of one node when nobody waits for one.
     pub interval: Duration,
+    /// No write goes to a primary that has not answered for so long; it is down then. Ten intervals, at least a
+    /// second, unless it is set.
+    pub fence_after: Duration,
 }
 
 /// When a server connection goes back to its pool.
@@ -488,6 +491,7 @@ impl Default for MonitorSettings {
             password: None,
             database: "postgres".to_owned(),
             interval: Duration::from_millis(100),
+            fence_after: Duration::from_secs(1),
         }
     }
 }

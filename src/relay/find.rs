@@ -197,7 +197,10 @@ impl Client {
     /// The proven primary; while there is none the statement is held, within a bound of time and number.
     async fn find_primary(&self, reason: Reason, place: Option<LagRead>) -> Found {
         let context = self.context.clone();
-        let limits = context.config.load().limits.clone();
+        let (limits, fence_after) = {
+            let config = context.config.load();
+            (config.limits.clone(), config.cluster.monitor.fence_after)
+        };
         let until = clock::now().plus(limits.hold_time);
         let mut held = None;
         loop {
@@ -206,6 +209,8 @@ impl Client {
             let meant = self.ended.map(|ended| self.meant(ended));
             let last = match view.primary.and_then(|primary| view.node(primary)) {
                 _ if matches!(meant, Some(Meant::Unknown)) => None,
+                // Nobody knows what it is by now.
+                Some(node) if node.live.is_fenced(clock::now(), fence_after) => None,
                 _ if matches!(meant, Some(Meant::Statement)) => {
                     return Found::Refused(Box::new(ended_by_administrator()));
                 }

@@ -248,7 +248,8 @@ impl Client {
         let config = self.context.config.load();
         let policy = &config.routing.policy;
         let request = self.request(group);
-        let decision = decide(&request, &view, policy, clock::now(), draw());
+        let now = clock::now();
+        let decision = decide(&request, &view, policy, now, draw());
         let (node, need, role) = match decision.target {
             // Looked at once more: where it reads no more, it begins.
             Target::Primary | Target::Refuse if request.split => return None,
@@ -264,6 +265,9 @@ impl Client {
             Role::Replica => None,
         };
         let node = view.node(node)?;
+        if role == Role::Primary && node.live.is_fenced(now, config.cluster.monitor.fence_after) {
+            return None;
+        }
         let mut lease = self.tenant.pool(node)?.try_checkout(self.session.state.settings())?;
         if self.is_paused() {
             lease.checkin();

@@ -102,12 +102,13 @@ fn of_cluster(cluster: &ClusterSettings, pairs: &mut Pairs) {
         ];
         push(pairs, &format!("cluster.nodes.{name}"), entries);
     }
-    let MonitorSettings { user, password, database, interval } = monitor;
+    let MonitorSettings { user, password, database, interval, fence_after } = monitor;
     let entries = [
         ("user", cell(user)),
         ("password", hidden(password.as_ref())),
         ("database", cell(database)),
         ("interval", time(*interval)),
+        ("fence_after", time(*fence_after)),
     ];
     push(pairs, "cluster.monitor", entries);
 }
