@@ -32,7 +32,7 @@ def part_goals(parts):
         for work, by in bulk["cpu_s_per_gb"].items():
             yield (3, f"{work}, CPU s/GB (PgBouncer {by['pgbouncer']:.2f}, HAProxy {by['haproxy']:.2f})",
                    by["pgweir"], 0.5, "≤")
-        yield (3, "memory grown by it, MB", bulk["pgweir_peak_grew_by"] / 1e6, 4, "≤")
+        yield (3, "memory grown by it, MB", bulk["pgweir_peak_grew_by"] / 1e6, 8, "≤")
     if memory:
         ours, theirs, tls = memory["pgweir"], memory["pgbouncer"], memory["pgweir, TLS"]
         yield (4, f"bytes per idle client (PgBouncer {theirs['bytes']:.0f})", ours["bytes"], 1060, "≤")

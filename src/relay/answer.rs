@@ -98,6 +98,14 @@ impl Client {
                 self.commit_to_answer(active);
             }
             match self.message(active, head.tag, head.frame_len, look)? {
+                // A row changes nothing, and rows follow rows.
+                Digested::More
+                    if matches!(head.tag, b'D' | b'd') && !look && !active.answers.is_holding() =>
+                {
+                    if !active.answers.is_mid_message() {
+                        active.answers.pass_run(head.tag);
+                    }
+                }
                 Digested::More => {}
                 Digested::GroupDone => digested = Digested::GroupDone,
                 other => return Ok(other),

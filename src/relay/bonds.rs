@@ -312,7 +312,7 @@ impl Client {
         let met = view.node(node).is_some_and(|node| {
             demand.barred.is_none() && node.live.freshness().watermark_insert >= demand.insert
         });
-        if !met && self.block.as_ref().is_some_and(crate::session::block::Block::may_begin_again) {
+        if !met && self.block.as_ref().is_some_and(|block| block.may_begin_again()) {
             self.drop_connection();
         }
     }

@@ -122,8 +122,8 @@ pub struct Client {
     pub begins_read_only: bool,
     /// What the group at hand is to a transaction that is split.
     pub part: Part,
-    /// The transaction block that is open.
-    pub block: Option<Block>,
+    /// The transaction block that is open. Boxed: an idle client has none.
+    pub block: Option<Box<Block>>,
     /// Did the server accept what pgweir asked it last?
     pub aligned: bool,
     /// The text behind the portal of a statement that pgweir itself answers.
@@ -397,7 +397,7 @@ impl Client {
                 }
                 Scan::Terminate => return goodbye(active),
                 Scan::Copy => {
-                    if !self.take_copy(active)? {
+                    if !self.take_copy(active, limit)? {
                         return Ok(());
                     }
                 }
@@ -416,10 +416,17 @@ impl Client {
     }
 
     /// CopyData, CopyDone, CopyFail. False while the message is not there far enough.
-    fn take_copy(&mut self, active: &mut Active) -> Result<bool, End> {
+    fn take_copy(&mut self, active: &mut Active, limit: usize) -> Result<bool, End> {
         let Some(head) = header(active.requests.fresh(), usize::MAX)? else { return Ok(false) };
         if head.tag == b'd' {
-            active.copy_left = head.frame_len;
+            // As many as have come: each costs its header alone.
+            let (fresh, mut len) = (active.requests.fresh(), head.frame_len);
+            while let Ok(Some(next)) = header(fresh.get(len..).unwrap_or_default(), limit)
+                && next.tag == b'd'
+            {
+                len += next.frame_len;
+            }
+            active.copy_left = len;
             return Ok(true);
         }
         if head.frame_len > HEADER_LEN + TO_SERVER_MAX {

@@ -252,7 +252,7 @@ impl Client {
     }
 
     async fn begin_again(&mut self, active: &mut Active, group: &Group) -> Result<Placed, End> {
-        let sql = self.block.as_ref().map(Block::begin).unwrap_or_default();
+        let sql = self.block.as_ref().map(|block| block.begin()).unwrap_or_default();
         self.begin_with(active, group, sql, Act::Swallow).await
     }
 
@@ -378,7 +378,7 @@ impl Client {
                     block.went_on(&record.effects, record.marks);
                 }
             }
-            _ => self.block = Some(Block::begun(runs, &record.effects, record.marks)),
+            _ => self.block = Some(Box::new(Block::begun(runs, &record.effects, record.marks))),
         }
         let Some(block) = &mut self.block else { return };
         if record.failed || status == TransactionStatus::Failed {
