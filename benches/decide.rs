@@ -74,6 +74,7 @@ fn request(access: Access) -> Request {
         waiting_until: None,
         excluded: 0,
         rule: pgweir::routing::rules::Asked::default(),
+        split: false,
     }
 }
 

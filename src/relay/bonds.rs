@@ -12,6 +12,7 @@ use crate::routing::request::{Demand, Held};
 use crate::session::exchange::{Bond, GroupRecord};
 use crate::session::group::Group;
 use crate::session::settings::{Settings, Value};
+use crate::session::split::Part;
 use crate::sql::class::{Access, Marks};
 use crate::sql::effects::{self, Argument, Effect, PgweirName, PinReason, Scope};
 use crate::wire::backend::TransactionStatus;
@@ -231,7 +232,10 @@ impl Client {
         }
         let status = self.session.state.status();
         let on_replica = self.is_block_on_replica() && status == TransactionStatus::InBlock;
-        let matters = on_replica || self.begins_read_only || self.session.state.held() == Held::Free;
+        let matters = on_replica
+            || self.begins_read_only
+            || self.is_promised()
+            || self.session.state.held() == Held::Free;
         for text in tokens.iter().filter(|_| matters) {
             let refusal = match on_replica {
                 true => Err(too_late()),
@@ -251,12 +255,15 @@ impl Client {
             }
             _ => None,
         };
-        if group.access == Access::Read && status == TransactionStatus::Idle || self.begins_read_only {
+        let apart = matches!(self.part, Part::Begins | Part::Reads);
+        if group.access == Access::Read && status == TransactionStatus::Idle || self.begins_read_only || apart
+        {
             self.demand_of_key(keyed).await;
         } else if let Some(key) = keyed {
             self.begin_anew_for(key).await;
         }
         if status != TransactionStatus::Idle
+            && !apart
             && let Some(bonds) = &self.bonds
         {
             self.hints.demand = self.hints.demand.and(bonds.block);

@@ -81,6 +81,10 @@ impl Client {
 
     /// The next group of an open transaction: where it is, unless that would not do.
     pub(super) async fn stay(&mut self, active: &mut Active, group: &Group) -> Result<Placed, End> {
+        if self.has_lost_its_primary() && self.outlives_server() {
+            self.drop_connection();
+            return self.resume(active, group).await;
+        }
         match self.next_step(active, group) {
             Step::Stay => self.keep(),
             Step::Move(runs) => Box::pin(self.move_block(active, group, runs)).await,
@@ -106,6 +110,8 @@ impl Client {
                 if turns { Step::Move(Runs::OnReplica) } else { Step::Stay }
             }
             Runs::OnReplica => self.next_on_replica(active, group, block),
+            // It has no server to stay on.
+            Runs::Nowhere => Step::Stay,
         }
     }
 
@@ -214,10 +220,19 @@ impl Client {
     /// A session in a transaction that has lost its server, which was a replica.
     pub(super) async fn resume(&mut self, active: &mut Active, group: &Group) -> Result<Placed, End> {
         let again = self.block.as_ref().filter(|block| block.may_begin_again());
+        let on_replica = self.is_block_on_replica();
         if let Some(block) = again {
             let (fit, _) = self.fit(active, group, block);
-            self.begins_read_only = fit == Fit::Yes && !self.asks_for_primary(group);
+            self.begins_read_only = on_replica && fit == Fit::Yes && !self.asks_for_primary(group);
             return self.begin_again(active, group).await;
+        }
+        if !on_replica {
+            let effects = self.effects_in(active, group);
+            if let Some(fault) = self.refuse_lost(&effects) {
+                return Ok(Placed::Refused(Box::new(fault)));
+            }
+            self.begins_read_only = true;
+            return self.begin_with(active, group, FAILS.to_owned(), Act::Own).await;
         }
         let ends = group.marks.contains(Marks::TRANSACTION_CONTROL);
         if self.session.state.status() == TransactionStatus::InBlock && !ends {
@@ -242,7 +257,7 @@ impl Client {
     }
 
     /// Finds a server, brings it to the session's settings, and begins with `sql` there.
-    async fn begin_with(
+    pub(super) async fn begin_with(
         &mut self,
         active: &mut Active,
         group: &Group,
@@ -259,6 +274,9 @@ impl Client {
             }
             if self.attached.is_none() {
                 continue;
+            }
+            if self.is_promised() && self.reads_apart() {
+                return Ok(Placed::Here(reason));
             }
             let fails = act != Act::Swallow;
             let began = self.ask(active, &sql, act.clone()).await?;
@@ -322,6 +340,13 @@ impl Client {
         active.exchange.builder.reset();
     }
 
+    /// Is its node no longer one to write to?
+    fn has_lost_its_primary(&self) -> bool {
+        let Some(attached) = &self.attached else { return false };
+        attached.role == Role::Primary
+            && !self.context.monitor.view().may_go_on_writing(attached.lease.pool().node)
+    }
+
     /// May the next piece of an open group not be sent to a replica?
     pub(super) fn misleads(&self, active: &Active, group: &Group) -> bool {
         let block = self.block.as_ref().filter(|block| block.runs == Runs::OnReplica);
@@ -342,7 +367,11 @@ impl Client {
             self.block = None;
             return;
         }
-        let runs = if role == Role::Replica { Runs::OnReplica } else { Runs::OnPrimary };
+        let runs = match role {
+            _ if record.promised => Runs::Nowhere,
+            Role::Replica => Runs::OnReplica,
+            Role::Primary => Runs::OnPrimary,
+        };
         match &mut self.block {
             Some(block) if !was_idle => {
                 if record.executes {

@@ -5,6 +5,7 @@ use crate::clock;
 use crate::config::settings::OnMismatch;
 use crate::fault::{Fault, SqlState};
 use crate::freshness::token::{InvalidToken, Proof, Token};
+use crate::lsn::Lsn;
 use crate::moment::Moment;
 use crate::relay::answer::Digested;
 use crate::relay::bonds::Withheld;
@@ -53,6 +54,7 @@ impl Client {
                 Proof::Newer { than } if than >= came => return Err(from_the_future(token)),
                 Proof::Foreign(system) => return Err(foreign(token, system)),
                 Proof::LeftBehind(timeline) => return Err(left_behind(token, timeline.0)),
+                Proof::Lost { next, fork } => return Err(lost(token, next.0, fork)),
                 Proof::Newer { .. } | Proof::NoSample if clock::now() >= until => return Err(not_sampled()),
                 Proof::Newer { .. } | Proof::NoSample => {}
             }
@@ -212,6 +214,17 @@ fn foreign(token: &Token, system: u64) -> Fault {
 fn left_behind(token: &Token, timeline: u32) -> Fault {
     let detail = format!("Token {token}; the cluster goes on on timeline {timeline}, since a promotion.");
     unproven("the token is of a timeline that was left behind; what it stands for may be lost", detail)
+}
+
+fn lost(token: &Token, next: u32, fork: Lsn) -> Fault {
+    let (at, from) = (token.at, fork);
+    let message = format!(
+        "acknowledged write at {}/{} was lost in the failover to timeline {next}, which forked at {from}",
+        at.timeline.0, at.lsn
+    );
+    Fault::server(SqlState::ACKNOWLEDGED_WRITE_LOST, message)
+        .detail(format!("Token {token}."))
+        .hint("RESET pgweir.token; SHOW pgweir.token gives a new one.")
 }
 
 fn from_the_future(token: &Token) -> Fault {

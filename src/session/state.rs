@@ -165,6 +165,14 @@ impl SessionState {
         self.status = TransactionStatus::Failed;
     }
 
+    /// The open transaction is over with its server: nothing that was set in it lasts.
+    pub fn transaction_lost(&mut self) {
+        self.restore();
+        self.end_local();
+        self.transaction = Transaction::default();
+        self.status = TransactionStatus::Idle;
+    }
+
     /// A group is complete. Returns the pins that are new.
     pub fn group_ended(
         &mut self,

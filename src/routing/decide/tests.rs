@@ -65,6 +65,7 @@ fn read() -> Request {
         waiting_until: None,
         excluded: 0,
         rule: Asked::default(),
+        split: false,
     }
 }
 
@@ -136,6 +137,9 @@ fn the_table_of_reads() {
         (Request { waiting_until: Some(NOW), ..read() }, "replica", Reason::Waited),
         (Request { floor: wrote(45), ..read() }, "replica", Reason::Balanced),
         (begins(), "replica", Reason::ReadOnlyTransaction),
+        (Request { split: true, ..read() }, "replica", Reason::SplitTransaction),
+        (Request { split: true, floor: wrote(5), ..read() }, "wait", Reason::NotFreshEnough),
+        (Request { split: true, ..read() }.begins(), "primary", Reason::TransactionControl),
         (Request { route: Route::Replica, ..begins() }, "replica", Reason::RouteReplica),
         (Request { route: Route::Primary, ..begins() }, "primary", Reason::RoutePrimary),
         (Request { held: Held::Pinned, ..begins() }, "primary", Reason::Pinned),
@@ -385,6 +389,7 @@ fn any_request(dice: &mut Dice) -> Request {
         waiting_until: dice.coin().then(|| ago(3).plus(Duration::from_millis(dice.roll(6)))),
         excluded: dice.roll(4) * dice.roll(64),
         rule: any_rule(dice),
+        split: dice.roll(4) == 0,
     }
 }
 

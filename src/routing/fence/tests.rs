@@ -53,6 +53,7 @@ fn request(consistency: Consistency) -> Request {
         shows: true,
         demand: Demand::default(),
         rule: Asked::default(),
+        split: false,
         max_staleness: None,
         floor: Floor {
             write: None,

@@ -1,8 +1,8 @@
 //! What the monitor asks the primary of each database. Works on PostgreSQL 14 to 18 for a role
 //! without privileges: system catalogs only.
 //!
-//! Each query answers with one `text` column, except `async_commit_possible` with one `boolean` row, and
-//! `readers`, which takes names.
+//! Each query answers with one `text` column, except `async_commit_possible` and `other_isolation_possible`
+//! with one `boolean` row, and `readers`, which takes names.
 
 /// The queries, one for each field of `CatalogRows`.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,12 @@ pub struct CatalogQueries {
     pub writing_operators: &'static str,
     /// → `CatalogRows::async_commit_possible`.
     pub async_commit_possible: &'static str,
+    /// → `CatalogRows::momentary_functions`.
+    pub momentary_functions: &'static str,
+    /// → `CatalogRows::momentary_relations`.
+    pub momentary_relations: &'static str,
+    /// → `CatalogRows::other_isolation_possible`.
+    pub other_isolation_possible: &'static str,
     /// → `CatalogRows::readers`: of the relations with the names in `$1`, (name, of, schema, certain).
     pub readers: &'static str,
 }
@@ -60,6 +66,24 @@ macro_rules! writing {
   WHERE a.aggfnoid >= 16384 AND EXISTS (
     SELECT FROM volatile v
     WHERE v.oid IN (a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn))
+)
+",
+            $rest
+        )
+    };
+}
+
+/// The functions of the database that are not IMMUTABLE, as `moment(oid)`. (What an aggregate is, its parts
+/// decide.)
+macro_rules! momentary {
+    ($rest:expr) => {
+        concat!(
+            r"WITH RECURSIVE moment AS (
+  SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.oid >= 16384 AND p.provolatile <> 'i'
+  UNION
+  SELECT a.aggfnoid FROM pg_catalog.pg_aggregate a JOIN pg_catalog.pg_proc f
+    ON f.oid IN (a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn)
+  WHERE a.aggfnoid >= 16384 AND f.provolatile <> 'i'
 )
 ",
             $rest
@@ -154,6 +178,40 @@ WHERE o.oprcode::oid IN (SELECT oid FROM writing) ORDER BY 1"
   OR EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) AS c WHERE c LIKE 'synchronous_commit=%')
   OR EXISTS (SELECT FROM pg_catalog.pg_proc p, pg_catalog.unnest(p.proconfig) AS c WHERE c LIKE 'synchronous_commit=%')
   OR EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.oid >= 16384 AND p.prosrc ~* 'synchronous_commit')",
+    momentary_functions: momentary!(
+        "SELECT DISTINCT p.proname::text FROM pg_catalog.pg_proc p JOIN moment m USING (oid) ORDER BY 1"
+    ),
+    // A text search finds the clocks, as with `primary_names`.
+    momentary_relations: momentary!(
+        r", edge AS (
+  SELECT r.ev_class AS relation, d.refclassid, d.refobjid
+  FROM pg_catalog.pg_rewrite r
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
+  WHERE r.ev_type = '1'
+  UNION
+  SELECT p.polrelid, d.refclassid, d.refobjid
+  FROM pg_catalog.pg_policy p
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_policy'::regclass AND d.objid = p.oid
+), text AS (
+  SELECT c.oid, pg_catalog.pg_get_viewdef(c.oid) AS said FROM pg_catalog.pg_class c
+  WHERE c.relkind = 'v' AND c.oid >= 16384
+  UNION ALL
+  SELECT p.polrelid, pg_catalog.pg_get_expr(p.polqual, p.polrelid) FROM pg_catalog.pg_policy p
+), momentary(oid) AS (
+  SELECT oid FROM text WHERE said ~* '\m(now|age|clock_timestamp|current_(date|time|timestamp)|localtime(stamp)?|statement_timestamp|timeofday|transaction_timestamp|uuidv7)\M'
+  UNION
+  SELECT e.relation FROM edge e WHERE e.refclassid = 'pg_catalog.pg_proc'::regclass AND e.refobjid IN (SELECT oid FROM moment)
+  UNION
+  SELECT e.relation FROM momentary m JOIN edge e ON e.refobjid = m.oid
+  WHERE e.refclassid = 'pg_catalog.pg_class'::regclass AND e.relation <> m.oid
+)
+SELECT DISTINCT c.relname::text FROM momentary m JOIN pg_catalog.pg_class c USING (oid)
+WHERE c.oid >= 16384 ORDER BY 1"
+    ),
+    other_isolation_possible: "SELECT pg_catalog.current_setting('default_transaction_isolation') <> 'read committed'
+  OR EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) AS c
+    WHERE pg_catalog.lower(c) LIKE 'default_transaction_isolation=%' AND pg_catalog.lower(c) <> 'default_transaction_isolation=read committed'
+      AND s.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())))",
     readers: READERS,
 };
 
@@ -231,6 +289,9 @@ mod tests {
             QUERIES.writing_types,
             QUERIES.writing_operators,
             QUERIES.async_commit_possible,
+            QUERIES.momentary_functions,
+            QUERIES.momentary_relations,
+            QUERIES.other_isolation_possible,
             QUERIES.readers,
         ];
         for query in queries {
