@@ -302,10 +302,7 @@ impl Client {
             },
             &mut |settings| self.context.intern(settings),
         );
-        let written = self.session.state.floor.write;
-        if let Some((at, _)) = written.filter(|_| written != had_written) {
-            self.acknowledged = Some((record.sent, at));
-        }
+        self.note_acknowledged(record, had_written);
         self.note_pins(record, new_pins);
         if !std::sync::Arc::ptr_eq(&had_settings, self.session.state.settings()) {
             self.dialect = dialect_of(self.session.state.settings(), self.default_dialect);

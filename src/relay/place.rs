@@ -52,6 +52,10 @@ pub(super) enum Placed {
 impl Client {
     /// Sends a group on its way, or answers it. False: earlier answers have to be complete first.
     pub async fn place(&mut self, active: &mut Active, group: &Group) -> Result<bool, End> {
+        let idle = active.exchange.is_between_groups() && !active.skip_to_sync;
+        if idle && self.tells_of_loss(active, group) {
+            return Ok(true);
+        }
         self.place_within(active, group, ALIGN_ATTEMPTS).await
     }
 
@@ -65,13 +69,10 @@ impl Client {
             return Ok(self.skip(active, group));
         }
         self.begins_read_only = self.begins_read_only_with(active, group);
-        let idle = active.exchange.groups.is_empty() && !active.exchange.open;
+        let idle = active.exchange.is_between_groups();
         if idle {
             // Nothing is decided by where the last request went.
             self.release(active);
-        }
-        if idle && self.failovers != self.context.monitor.failovers() && self.tells_of_loss(active, group) {
-            return Ok(true);
         }
         if group.needs_name && active.exchange.queue.owes_name(None) {
             // Whether the name is given is known when that group has ended.
