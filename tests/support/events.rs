@@ -89,7 +89,9 @@ impl Event {
             Event::SwitchoverAsync => in_transaction && code.starts_with("40001"),
             // An idle connection may end in the moment in which it is used.
             Event::PgweirReplaced => code.starts_with("57P01") || code.starts_with("closed"),
-            Event::SwitchoverPaused | Event::ReplicaKilled | Event::NoReplicaLeft | Event::ReplicationCut => false,
+            Event::SwitchoverPaused | Event::ReplicaKilled | Event::NoReplicaLeft | Event::ReplicationCut => {
+                false
+            }
         }
     }
 
@@ -432,7 +434,7 @@ impl<'a> Theatre<'a> {
             }
         };
         through(own, road);
-        let network = if self.round % 2 == 0 { Network::Dropping } else { Network::Resetting };
+        let network = if self.round.is_multiple_of(2) { Network::Dropping } else { Network::Resetting };
         self.replication[self.primary].becomes(network);
         // Commits wait for a standby meanwhile; reads go on.
         self.load.goes_on(0, 100, "reads while nothing is replicated");
