@@ -434,7 +434,7 @@ impl<'a> Theatre<'a> {
             }
         };
         through(own, road);
-        let network = if self.round % 2 == 0 { Network::Dropping } else { Network::Resetting };
+        let network = if self.round.is_multiple_of(2) { Network::Dropping } else { Network::Resetting };
         self.replication[self.primary].becomes(network);
         // Commits wait for a standby meanwhile; reads go on.
         self.load.goes_on(0, 100, "reads while nothing is replicated");
