@@ -8,7 +8,7 @@ export RUST_TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: demo
 demo: ## primary + 2 replicas + pgweir + traffic, live (DEMO_SECONDS=20: ends by itself)
@@ -42,6 +42,11 @@ consistency: ## the checker: 5 minutes per level with faults, the share of reads
 	@scripts/prerequisites.sh build server
 	$(CARGO) run --release --example consistency
 
+.PHONY: failover
+failover: ## everything that can happen to servers and networks, under load, and what clients noticed (FAILOVER_ROUNDS=20)
+	@scripts/prerequisites.sh build server
+	FAILOVER_ROUNDS=$${FAILOVER_ROUNDS:-20} $(CARGO) run --release --example failover
+
 .PHONY: simulation
 simulation: ## consistency and failover in virtual time (SEEDS=100000; PGWEIR_SIM_SEED=17 tells one story)
 	@scripts/prerequisites.sh build
@@ -60,14 +65,19 @@ deny: ## licences, advisories and sources of the dependencies (needs cargo-deny)
 	$(CARGO) deny check
 
 .PHONY: bench
-bench: ## pgbench: direct, HAProxy, PgBouncer, pgweir, interleaved (BENCH_SECONDS, BENCH_ROUNDS)
+bench: ## speed against PgBouncer, HAProxy, Pgpool-II: each goal with its figure (BENCH_SECONDS, BENCH_ROUNDS)
 	@scripts/prerequisites.sh build server bench
-	$(CARGO) build --release --bin pgweir --example devcluster
+	$(CARGO) build --release --bin pgweir --example devcluster --example canned --example crowd --example decision_cost
 	scripts/bench
 
 .PHONY: bench-quick
-bench-quick: ## the same in one short round: to see that it works, not to quote
-	@BENCH_SECONDS=2 BENCH_ROUNDS=1 $(MAKE) bench
+bench-quick: ## a short round of everything, in two minutes: to see that it works, not to quote
+	@BENCH_QUICK=1 $(MAKE) bench
+
+.PHONY: bench-instructions
+bench-instructions: ## instructions of the pure parts (callgrind); fails where more than 5 % worse (ACCEPT=1: a new baseline)
+	@scripts/prerequisites.sh build callgrind
+	scripts/bench-instructions $(if $(ACCEPT),--accept)
 
 .PHONY: monitor-cost
 monitor-cost: ## what the monitor costs the primary beside 16 writers at full speed (COST_SECONDS)

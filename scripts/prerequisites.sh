@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing (Debian, Ubuntu; as root), or says the exact command and fails.
-# Usage: scripts/prerequisites.sh [build] [server] [store] [psql] [bench] [node] [drivers]
+# Usage: scripts/prerequisites.sh [build] [server] [store] [psql] [bench] [callgrind] [node] [drivers]
 set -euo pipefail
 
 missing=()
@@ -110,6 +110,11 @@ for part in "$@"; do
       need "$(check has_pgbench)" postgresql-contrib
       need "$(check has_daemon pgbouncer)" pgbouncer
       need "$(check has_daemon haproxy)" haproxy
+      need "$(check has_daemon pgpool)" pgpool2
+      need "$(check has python3)" python3
+      ;;
+    callgrind)
+      need "$(check has valgrind)" valgrind
       need "$(check has python3)" python3
       ;;
     node) need "$(check has npm)" npm ;;

@@ -2,12 +2,16 @@
 
 use crate::clock;
 use crate::moment::Moment;
+use crate::wire::frame::header;
 use std::cell::RefCell;
 
 /// What a buffer begins with; enough for most requests and answers.
 const SMALL: usize = 16 * 1024;
 /// What it grows to while full reads show that there is more.
 const LARGE: usize = 64 * 1024;
+/// And then, while those are full too: a bulk of data costs less with fewer system calls. Beyond this they
+/// are no longer what it costs.
+const HUGE: usize = 256 * 1024;
 
 /// Bytes of a client, from the first that may still be needed to the last that came.
 ///
@@ -20,6 +24,8 @@ pub struct ClientBuffer {
     start: usize,
     done: usize,
     end: usize,
+    /// Did the last read fill all the room there was?
+    full: bool,
     /// When all that is in it had certainly arrived; `NEVER`: nobody has asked since the last bytes came.
     arrived: Moment,
 }
@@ -69,6 +75,10 @@ impl ClientBuffer {
 
     /// Room to read into. Grows while a message larger than the buffer is coming in.
     pub fn room(&mut self) -> &mut [u8] {
+        if self.end == 0 && std::mem::take(&mut self.full) && self.data.len() < HUGE {
+            // All of it is taken at once, and more waits: bulk.
+            self.data.resize(grown(self.data.len()), 0);
+        }
         if self.end == self.data.len() {
             self.make_room();
         }
@@ -78,6 +88,7 @@ impl ClientBuffer {
     /// `len` bytes were read into the room.
     pub fn filled(&mut self, len: usize) {
         self.end = (self.end + len).min(self.data.len());
+        self.full = self.end == self.data.len();
         self.arrived = Moment::NEVER;
     }
 
@@ -95,7 +106,7 @@ impl ClientBuffer {
     }
 
     fn clear(&mut self) {
-        (self.start, self.done, self.end) = (0, 0, 0);
+        (self.start, self.done, self.end, self.full) = (0, 0, 0, false);
         self.arrived = Moment::NEVER;
     }
 }
@@ -207,6 +218,20 @@ impl AnswerBuffer {
         self.body_left == 0
     }
 
+    /// Passes the messages of this type that follow, as the one before them: a run of rows. They cost
+    /// their headers alone.
+    pub fn pass_run(&mut self, tag: u8) {
+        let (unseen, mut len) = (self.unseen(), 0);
+        while let Ok(Some(head)) = header(unseen.get(len..).unwrap_or_default(), usize::MAX)
+            && head.tag == tag
+        {
+            len += head.frame_len;
+        }
+        if len > 0 {
+            self.pass(len, self.body_forward);
+        }
+    }
+
     /// Takes `last` back where it was the last that was passed: it has not been sent yet. False: it was not.
     pub fn take_back(&mut self, last: &[u8]) -> bool {
         let there = self.data[self.start..self.kept].ends_with(last);
@@ -233,7 +258,11 @@ impl AnswerBuffer {
     /// Room to read into, up to a bound: `None` while the client has not taken enough. `wanted`: a
     /// message of so many bytes has to be seen whole.
     pub fn room(&mut self, wanted: usize) -> Option<&mut [u8]> {
-        let target = if self.full || wanted > SMALL { LARGE.max(wanted) } else { SMALL };
+        let target = match self.full {
+            true => grown(self.data.len()).max(wanted),
+            false if wanted > SMALL => LARGE.max(wanted),
+            false => SMALL,
+        };
         let movable = self.start > 0 || self.kept < self.scan;
         if movable && (self.end == self.data.len() || wanted > 0) {
             self.compact();
@@ -267,6 +296,11 @@ impl AnswerBuffer {
         (self.start, self.kept, self.scan, self.end) = (0, 0, 0, 0);
         (self.held, self.body_left, self.full) = (None, 0, false);
     }
+}
+
+/// The next size of a buffer that was filled.
+fn grown(len: usize) -> usize {
+    if len < LARGE { LARGE } else { HUGE }
 }
 
 /// Everything that only an active client needs.
@@ -408,6 +442,24 @@ mod tests {
         buffer.filled(2);
         assert!(buffer.pass_on());
         assert_eq!(buffer.sendable(), b"abcde");
+    }
+
+    #[test]
+    fn a_run_of_rows_is_passed_to_its_end_and_no_further() {
+        let mut buffer = with(b"D\0\0\0\x05aD\0\0\0\x05bC\0\0\0\x04");
+        buffer.pass(6, true);
+        buffer.pass_run(b'D');
+        assert_eq!((buffer.sendable().len(), buffer.unseen()), (12, &b"C\0\0\0\x04"[..]));
+        buffer.pass_run(b'D');
+        assert_eq!(buffer.sendable().len(), 12);
+        let mut buffer = with(b"D\0\0\0\x05aD\0\0\0\x07b");
+        buffer.pass(6, false);
+        buffer.pass_run(b'D');
+        assert!(buffer.is_mid_message() && buffer.sendable().is_empty());
+        buffer.room(0).unwrap()[..3].copy_from_slice(b"cdZ");
+        buffer.filled(3);
+        assert!(buffer.pass_on());
+        assert_eq!((buffer.sendable(), buffer.unseen()), (&b""[..], &b"Z"[..]));
     }
 
     #[test]

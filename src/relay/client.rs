@@ -15,6 +15,7 @@ use crate::relay::catalogs::DatabaseCatalog;
 use crate::relay::context::Context;
 use crate::relay::find::LagRead;
 use crate::relay::lookup::Lookup;
+use crate::relay::lost_transaction::Ended;
 use crate::relay::recycle;
 use crate::relay::rule::{MetBySession, Ruled};
 use crate::relay::survey::Survey;
@@ -97,6 +98,12 @@ pub struct Client {
     pub upheavals: Option<Box<Vec<Upheaval>>>,
     /// Is the next group one that a replica could not finish?
     pub replay: Option<Replay>,
+    /// When its last acknowledged write was sent, and when it was acknowledged.
+    pub acknowledged: Option<(Moment, Moment)>,
+    /// So many failovers it has been told of.
+    pub failovers: u64,
+    /// Where it has lost its primary's connection, until it has another.
+    pub ended: Option<Ended>,
     /// What the comments of the group at hand ask for.
     pub hints: Hints,
     /// When the group at hand arrived, where its level asks for it.
@@ -115,8 +122,8 @@ pub struct Client {
     pub begins_read_only: bool,
     /// What the group at hand is to a transaction that is split.
     pub part: Part,
-    /// The transaction block that is open.
-    pub block: Option<Block>,
+    /// The transaction block that is open. Boxed: an idle client has none.
+    pub block: Option<Box<Block>>,
     /// Did the server accept what pgweir asked it last?
     pub aligned: bool,
     /// The text behind the portal of a statement that pgweir itself answers.
@@ -182,6 +189,7 @@ impl Client {
             (limits.prepared_statements as usize, limits.client_statements as usize)
         };
         let keyed = parts.context.causal.setting.is_some();
+        let failovers = parts.context.monitor.failovers();
         Client {
             context: parts.context,
             tenant: parts.tenant,
@@ -196,6 +204,9 @@ impl Client {
             ddl: false,
             upheavals: None,
             replay: None,
+            ended: None,
+            acknowledged: None,
+            failovers,
             hints: Hints::default(),
             arrived: Moment::NEVER,
             ruled: Ruled::default(),
@@ -296,12 +307,16 @@ impl Client {
                 }
                 Poll::Pending => {}
             }
+            let outlives = self.attached.is_some() && self.outlives_server();
             if let Some(connection) = self.attached.as_mut().and_then(|attached| attached.lease.connection())
             {
                 let room = active.answers.room(0).unwrap_or_default();
                 match connection.stream.poll_read_some(cx, room) {
                     // What becomes of the transaction is decided when the client goes on with it.
-                    Poll::Ready(Ok(0) | Err(_)) if self.is_block_on_replica() => self.drop_connection(),
+                    Poll::Ready(Ok(0) | Err(_)) if outlives => {
+                        self.ended = self.ended_here(false);
+                        self.drop_connection();
+                    }
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(lost_while_held(self))),
                     Poll::Ready(Ok(len)) => {
                         active.answers.filled(len);
@@ -382,7 +397,7 @@ impl Client {
                 }
                 Scan::Terminate => return goodbye(active),
                 Scan::Copy => {
-                    if !self.take_copy(active)? {
+                    if !self.take_copy(active, limit)? {
                         return Ok(());
                     }
                 }
@@ -392,16 +407,26 @@ impl Client {
                         active.exchange.builder.reset();
                         return Ok(());
                     }
+                    if let Some(bond) = self.bond.take() {
+                        Box::pin(self.release_bond(&bond)).await;
+                    }
                 }
             }
         }
     }
 
     /// CopyData, CopyDone, CopyFail. False while the message is not there far enough.
-    fn take_copy(&mut self, active: &mut Active) -> Result<bool, End> {
+    fn take_copy(&mut self, active: &mut Active, limit: usize) -> Result<bool, End> {
         let Some(head) = header(active.requests.fresh(), usize::MAX)? else { return Ok(false) };
         if head.tag == b'd' {
-            active.copy_left = head.frame_len;
+            // As many as have come: each costs its header alone.
+            let (fresh, mut len) = (active.requests.fresh(), head.frame_len);
+            while let Ok(Some(next)) = header(fresh.get(len..).unwrap_or_default(), limit)
+                && next.tag == b'd'
+            {
+                len += next.frame_len;
+            }
+            active.copy_left = len;
             return Ok(true);
         }
         if head.frame_len > HEADER_LEN + TO_SERVER_MAX {
@@ -488,6 +513,9 @@ impl Client {
     /// Cleans up behind the client, which has left `in_flight` groups unanswered.
     async fn leave(mut self: Box<Self>, end: End, in_flight: usize) {
         self.context.clients.leave(&self.slot);
+        if in_flight == 0 {
+            self.abandon_bonds();
+        }
         let Some(mut attached) = self.attached.take() else { return };
         // Of several, a cancel request may hit the BEGIN before the others, which then would commit.
         let running = matches!(end, End::Gone | End::Fatal(_)) && in_flight == 1;

@@ -223,8 +223,10 @@ impl Client {
                     Answer::Done("SET")
                 }
                 Effect::PgweirReset(name) => {
-                    self.reset_own(name)?;
-                    self.session.state.keep_own(name);
+                    self.session.state.reset_own(name);
+                    if matches!(name, PgweirName::CausalKey | PgweirName::ReportToken) {
+                        self.bonds_mut().reset(name);
+                    }
                     Answer::Done("RESET")
                 }
                 Effect::PgweirShow(name) => {
@@ -281,19 +283,6 @@ impl Client {
             }
         }
         Ok(None)
-    }
-
-    fn reset_own(&mut self, name: PgweirName) -> Result<(), Fault> {
-        let state = &mut self.session.state;
-        match name {
-            PgweirName::Route => state.route = Route::Auto,
-            PgweirName::Consistency => state.consistency = None,
-            PgweirName::MaxStaleness => state.max_staleness = None,
-            PgweirName::Token => state.demand = Demand::default(),
-            PgweirName::CausalKey => self.bonds_mut().own = None,
-            PgweirName::ReportToken => self.bonds_mut().report = false,
-        }
-        Ok(())
     }
 
     async fn show_own(&mut self, name: PgweirName) -> Result<String, Fault> {

@@ -11,6 +11,7 @@ use crate::relay::buffer::Active;
 use crate::relay::client::{Attached, Client, End, Hints};
 use crate::relay::draw::draw;
 use crate::relay::find::{Found, LagRead};
+use crate::relay::lost_transaction::{is_repeatable, is_resumable};
 use crate::relay::own;
 use crate::relay::reach::lost_while_aligned;
 use crate::relay::read_only::misleading;
@@ -52,6 +53,10 @@ pub(super) enum Placed {
 impl Client {
     /// Sends a group on its way, or answers it. False: earlier answers have to be complete first.
     pub async fn place(&mut self, active: &mut Active, group: &Group) -> Result<bool, End> {
+        let idle = active.exchange.is_between_groups() && !active.skip_to_sync;
+        if idle && self.tells_of_loss(active, group) {
+            return Ok(true);
+        }
         self.place_within(active, group, ALIGN_ATTEMPTS).await
     }
 
@@ -63,7 +68,7 @@ impl Client {
             self.arrived = active.requests.arrived();
         }
         self.begins_read_only = self.begins_read_only_with(active, group);
-        let idle = active.exchange.groups.is_empty() && !active.exchange.open;
+        let idle = active.exchange.is_between_groups();
         // What is in flight may begin or end a transaction.
         self.part = if idle { self.part_of(active, group) } else { Part::Other };
         if idle && !active.skip_to_sync {
@@ -244,10 +249,13 @@ impl Client {
         let config = self.context.config.load();
         let policy = &config.routing.policy;
         let request = self.request(group);
-        let decision = decide(&request, &view, policy, clock::now(), draw());
+        let now = clock::now();
+        let decision = decide(&request, &view, policy, now, draw());
         let (node, need, role) = match decision.target {
             // Looked at once more: where it reads no more, it begins.
             Target::Primary | Target::Refuse if request.split => return None,
+            // First it must be known whom the end of it was meant for.
+            Target::Primary if self.ended.is_some() => return None,
             Target::Primary if unfenced(&request, &view, policy).is_some() => return None,
             Target::Primary => (view.primary?, Need::default(), Role::Primary),
             Target::Replica { node, need } => (node, need, Role::Replica),
@@ -258,9 +266,21 @@ impl Client {
             Role::Replica => None,
         };
         let node = view.node(node)?;
+        if role == Role::Primary && node.live.is_fenced(now, config.cluster.monitor.fence_after) {
+            return None;
+        }
         let mut lease = self.tenant.pool(node)?.try_checkout(self.session.state.settings())?;
+        if self.is_paused() {
+            lease.checkin();
+            return None;
+        }
         let established = lease.connection()?.established;
         let fresh = node.live.freshness();
+        // The replica may have restarted since it was chosen: then what it has shown counts no more.
+        let need = match request.consistency {
+            Consistency::Eventual => need,
+            _ => need.and(Need::of_floor(&request.floor, node.id, fresh.incarnation)),
+        };
         let proven = need.is_met_on(&fresh, established) || policy.defect.lets_through(&need, &fresh);
         if role == Role::Replica && !proven {
             lease.checkin();
@@ -352,6 +372,7 @@ impl Client {
             self.slot.attach(connection.node, &connection.key);
             self.session.state.carried = connection.settings.clone();
         }
+        self.ended = None;
         self.attached = Some(Attached { lease, role, incarnation, lag_read });
     }
 
@@ -420,8 +441,13 @@ impl Client {
             && record.access == Access::Read
             && unseen
             && active.requests.kept() < KEPT_MAX;
-        let keep = record.retriable || active.requests.kept() > 0;
-        if record.retriable && active.exchange.groups.is_empty() {
+        record.resumable = !on_replica
+            && is_resumable(group, self.session.state.held())
+            && active.requests.kept() < KEPT_MAX
+            && group.len < KEPT_MAX;
+        let keep = record.retriable || record.resumable || active.requests.kept() > 0;
+        let alone = active.exchange.groups.is_empty();
+        if alone && (record.retriable || record.resumable) {
             active.answers.hold();
         }
         attached.lease.pool().count(attached.role, reason);
@@ -444,6 +470,7 @@ impl Client {
         self.session.forward(bytes, &mut active.exchange, &mut outgoing)?;
         (0..std::mem::take(&mut active.exchange.joined)).for_each(|_| connection.live.end(None));
         let keep = self.may_restart(active, group, continued) || keep;
+        let keep = self.may_repeat(active, group, alone && !continued) || keep;
         active.exchange.builder.reset();
         if !keep {
             active.requests.let_go(group.len);
@@ -452,7 +479,21 @@ impl Client {
         Ok(())
     }
 
-    /// What the group's comments ask for, besides a route.
+    /// A lone BEGIN or ROLLBACK is sent again wherever its server is lost.
+    fn may_repeat(&self, active: &mut Active, group: &Group, alone: bool) -> bool {
+        let Some(record) = active.exchange.groups.back_mut() else { return false };
+        let repeatable = alone
+            && group.complete
+            && (self.is_free() || self.outlives_server())
+            && is_repeatable(&record.effects, record.marks);
+        if repeatable {
+            record.retriable = true;
+            active.answers.hold();
+        }
+        repeatable
+    }
+
+    /// What the group's comments ask for, besides a route: of several, the strictest.
     fn hints_of(&self, active: &Active, group: &Group) -> Hints {
         if !group.marks.contains(Marks::HINTED) {
             return Hints::default();
@@ -469,11 +510,11 @@ impl Client {
                 _ => None,
             };
             let Some(asked) = text.map(effects::hints_of) else { continue };
-            hints.consistency =
-                hints.consistency.or(asked.consistency.as_deref().and_then(Consistency::parse));
-            let bound = asked.max_staleness.as_deref().and_then(own::duration);
-            hints.max_staleness = hints.max_staleness.or(bound);
-            hints.asks |= asked.token.is_some() || asked.causal_key.is_some();
+            let levels = asked.levels.iter().filter_map(|level| Consistency::parse(level));
+            hints.consistency = levels.chain(hints.consistency).max();
+            let bounds = asked.bounds.iter().filter_map(|bound| own::duration(bound));
+            hints.max_staleness = bounds.chain(hints.max_staleness).min();
+            hints.asks |= !asked.tokens.is_empty() || !asked.causal_keys.is_empty();
         }
         hints
     }

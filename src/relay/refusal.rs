@@ -11,7 +11,7 @@ impl Client {
     /// An error instead of an answer.
     pub(super) fn answer_refusal(&mut self, active: &mut Active, group: &Group, fault: &Fault) {
         self.slot.set_doing(Doing::Idle);
-        self.replay = None;
+        (self.replay, self.ended) = (None, None);
         tracing::info!(user = %self.slot.user, database = %self.slot.database, sqlstate = %fault.sqlstate,
             "request refused: {fault}");
         let mut bytes = Vec::new();

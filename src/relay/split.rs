@@ -89,7 +89,7 @@ impl Client {
         if begins {
             // Wherever it begins, the connection is brought to these settings first.
             self.session.state.carried = self.session.state.settings().clone();
-            self.block = Some(Block::begun(Runs::Nowhere, &effects, Marks(0)));
+            self.block = Some(Box::new(Block::begun(Runs::Nowhere, &effects, Marks(0))));
         } else {
             self.block = None;
             self.session.forget_portals();
@@ -168,7 +168,7 @@ impl Client {
         }
         // One that has failed sees nothing any more.
         let goes_on = self.is_promised() && self.session.state.status() == TransactionStatus::InBlock;
-        if goes_on && self.block.as_ref().is_some_and(Block::has_read) {
+        if goes_on && self.block.as_ref().is_some_and(|block| block.has_read()) {
             if request.consistency == Consistency::Eventual {
                 request.floor.write = None;
             }

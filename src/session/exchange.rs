@@ -55,6 +55,12 @@ pub struct GroupRecord {
     /// Does it use a copy of a statement that may be older than the schema that its client saw? Then it
     /// may be sent again while nothing of it has been executed.
     pub restartable: bool,
+    /// May it be sent again if its server says that it was shut down before it was done?
+    pub resumable: bool,
+    /// Did a CommandComplete come?
+    pub completed: bool,
+    /// Did the server say that it is committed, and that its wait for standbys was cut short?
+    pub committed_locally: bool,
     /// Which name its text has on the server.
     pub translation: Option<Translation>,
     /// The causal key that it may write under.
@@ -70,8 +76,8 @@ pub struct GroupRecord {
 pub struct Bond {
     /// Which.
     pub key: Arc<str>,
-    /// Was the store told before it was sent?
-    pub intended: bool,
+    /// Was the store told before it was sent? By this number.
+    pub intended: Option<u64>,
 }
 
 impl GroupRecord {
@@ -94,6 +100,9 @@ impl GroupRecord {
             failed: false,
             rolled_back: false,
             restartable: false,
+            resumable: false,
+            completed: false,
+            committed_locally: false,
             translation: None,
             bond: None,
             promised: false,
@@ -120,6 +129,9 @@ impl GroupRecord {
             failed: false,
             rolled_back: false,
             restartable: false,
+            resumable: false,
+            completed: false,
+            committed_locally: false,
             translation: None,
             bond: None,
             promised: false,
@@ -144,7 +156,7 @@ impl GroupRecord {
         self.executes |= next.executes;
         self.writes |= next.writes;
         self.marks = self.marks.with(next.marks);
-        (self.retriable, self.restartable) = (false, false);
+        (self.retriable, self.restartable, self.resumable) = (false, false, false);
         if self.access == Access::Read {
             (self.access, self.why) = (next.access, next.why);
         }
@@ -221,6 +233,11 @@ impl Exchange {
     /// Nothing is in flight and nothing half read.
     pub fn is_idle(&self) -> bool {
         self.groups.is_empty() && self.queue.is_empty() && !self.open && !self.builder.in_progress()
+    }
+
+    /// No answer is owed, and no group is cut open.
+    pub fn is_between_groups(&self) -> bool {
+        self.groups.is_empty() && !self.open
     }
 
     /// Forgets everything in flight: the server connection is gone.

@@ -81,7 +81,7 @@ pub struct Session {
     /// Under what a text is read now, as far as complete groups tell.
     scope: Scope,
     /// The settings that `scope` was made from.
-    scoped: Arc<Settings>,
+    scoped: Option<Arc<Settings>>,
     /// The statement behind the unnamed portal, if its client knows nothing of its columns yet.
     undescribed: Vec<u8>,
     /// Does the open transaction have a schema or settings of its own?
@@ -92,25 +92,27 @@ impl Session {
     /// A session that has just logged in.
     pub fn new(state: SessionState) -> Session {
         Session {
-            state,
             told: Told::default(),
             names: HashMap::new(),
             unnamed: Unnamed::default(),
             portals: HashMap::new(),
             epoch: 0,
-            scope: Scope::default(),
-            scoped: Arc::new(Settings::default()),
+            // Shared with all who began alike until the first text is read.
+            scope: Scope { settings: state.settings().clone(), epoch: 0 },
+            scoped: None,
             undescribed: Vec::new(),
             unsettled: false,
+            state,
         }
     }
 
     /// Under what texts are read from now on: `schema` counts the changes of the database's schema.
     pub fn observe(&mut self, schema: u64, intern: &mut dyn FnMut(Settings) -> Arc<Settings>) {
         self.scope.epoch = schema;
-        if !Arc::ptr_eq(&self.scoped, self.state.settings()) {
-            self.scoped = self.state.settings().clone();
-            self.scope.settings = intern(scope::deciding(&self.scoped));
+        let settings = self.state.settings();
+        if !self.scoped.as_ref().is_some_and(|scoped| Arc::ptr_eq(scoped, settings)) {
+            self.scope.settings = intern(scope::deciding(settings));
+            self.scoped = Some(settings.clone());
         }
     }
 
@@ -493,6 +495,7 @@ impl Session {
                 b'C' => {
                     record.rolled_back = backend::command_tag(frame) == Some(b"ROLLBACK");
                     record.restartable = false;
+                    record.completed = true;
                 }
                 _ => {}
             }

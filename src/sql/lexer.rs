@@ -99,15 +99,27 @@ impl<'t> Lexer<'t> {
         Lexer { text, at: 0 }
     }
 
+    #[inline]
     fn peek(&self, ahead: usize) -> u8 {
         self.text.get(self.at + ahead).copied().unwrap_or(0)
     }
 
     /// Skips blanks and ordinary comments. `Some`: a hint comment, or one that does not end.
+    #[inline]
     fn skip_blanks(&mut self) -> Option<Token> {
+        while CLASS[self.peek(0) as usize] & BLANK != 0 {
+            self.at += 1;
+        }
+        match self.peek(0) {
+            b'-' | b'/' => self.skip_comments(),
+            _ => None,
+        }
+    }
+
+    fn skip_comments(&mut self) -> Option<Token> {
         loop {
             match self.peek(0) {
-                b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => self.at += 1,
+                byte if CLASS[byte as usize] & BLANK != 0 => self.at += 1,
                 b'-' if self.peek(1) == b'-' => {
                     let start = self.at;
                     self.at = line_end(self.text, self.at);
@@ -153,8 +165,8 @@ impl<'t> Lexer<'t> {
     }
 
     fn word(&mut self, start: usize) -> Token {
-        let first = self.peek(0) | 0x20;
-        match (first, self.peek(1)) {
+        match (self.peek(0) | 0x20, self.peek(1)) {
+            (_, second) if CLASS[second as usize] & WORD_PART != 0 => {}
             (b'e', b'\'') => {
                 let end = string_end(self.text, start + 1, Escapes::Backslash);
                 return self.token(Kind::Text, start, end);
@@ -214,6 +226,10 @@ impl Iterator for Lexer<'_> {
         }
         let start = self.at;
         let byte = *self.text.get(start)?;
+        // Most tokens are words.
+        if CLASS[byte as usize] & WORD_START != 0 {
+            return Some(self.word(start));
+        }
         Some(match byte {
             b'\'' => {
                 let end = string_end(self.text, start, Escapes::None);
@@ -234,7 +250,6 @@ impl Iterator for Lexer<'_> {
                 let long = matches!(self.peek(1), b':' | b'=');
                 self.token(Kind::Operator, start, Some(start + 1 + usize::from(long)))
             }
-            _ if CLASS[byte as usize] & WORD_START != 0 => self.word(start),
             _ if CLASS[byte as usize] & OPERATOR != 0 => self.operator(start),
             _ => self.broken(start),
         })
@@ -244,6 +259,7 @@ impl Iterator for Lexer<'_> {
 const WORD_START: u8 = 1;
 const WORD_PART: u8 = 2;
 const OPERATOR: u8 = 4;
+const BLANK: u8 = 8;
 
 /// Bytes of 128 and more are identifier characters, as in PostgreSQL, and are never folded.
 const CLASS: [u8; 256] = {
@@ -254,6 +270,7 @@ const CLASS: [u8; 256] = {
         table[byte] = match it {
             b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80.. => WORD_START | WORD_PART,
             b'0'..=b'9' | b'$' => WORD_PART,
+            b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => BLANK,
             b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'+' | b'-' | b'*' | b'/'
             | b'%' | b'<' | b'>' | b'=' => OPERATOR,
             _ => 0,
@@ -269,10 +286,30 @@ enum Escapes {
     Backslash,
 }
 
+#[inline]
 fn run_end(text: &[u8], from: usize, part: impl Fn(u8) -> bool) -> usize {
-    let rest = text.get(from..).unwrap_or_default();
-    from + rest.iter().position(|&byte| !part(byte)).unwrap_or(rest.len())
+    let mut at = from;
+    while let Some(&byte) = text.get(at)
+        && part(byte)
+    {
+        at += 1;
+    }
+    at
 }
+
+/// Where the next such byte stands. Names and literals are short: looking begins to pay with their length.
+#[inline]
+fn find(byte: u8, text: &[u8], from: usize) -> Option<usize> {
+    let rest = text.get(from..)?;
+    let (near, far) = rest.split_at(rest.len().min(NEAR));
+    match near.iter().position(|&here| here == byte) {
+        Some(at) => Some(from + at),
+        None => memchr::memchr(byte, far).map(|at| from + near.len() + at),
+    }
+}
+
+/// So many bytes are looked at one by one before `memchr` is called.
+const NEAR: usize = 16;
 
 fn line_end(text: &[u8], from: usize) -> usize {
     let rest = text.get(from..).unwrap_or_default();
@@ -307,10 +344,9 @@ pub(crate) fn block_comment_end(text: &[u8], start: usize) -> Option<usize> {
 fn string_end(text: &[u8], quote: usize, escapes: Escapes) -> Option<usize> {
     let mut at = quote + 1;
     loop {
-        let rest = text.get(at..)?;
-        at += match escapes {
-            Escapes::None => memchr::memchr(b'\'', rest)?,
-            Escapes::Backslash => memchr::memchr2(b'\'', b'\\', rest)?,
+        at = match escapes {
+            Escapes::None => find(b'\'', text, at)?,
+            Escapes::Backslash => at + memchr::memchr2(b'\'', b'\\', text.get(at..)?)?,
         };
         if text.get(at) == Some(&b'\\') {
             at += 2;
@@ -348,7 +384,7 @@ fn continuation(text: &[u8], from: usize) -> Option<usize> {
 fn quoted_end(text: &[u8], start: usize) -> Option<usize> {
     let mut at = start + 1;
     loop {
-        at += memchr::memchr(b'"', text.get(at..)?)?;
+        at = find(b'"', text, at)?;
         if text.get(at + 1) != Some(&b'"') {
             return (at > start + 1).then_some(at + 1);
         }

@@ -217,24 +217,37 @@ WHERE c.oid >= 16384 ORDER BY 1"
 
 /// Who reads a relation, at any depth: views and policies (`pg_depend`), parents and children, functions
 /// (`pg_depend` for those with a parsed body; by a text search for the others: too strict where a name
-/// means something else, too lax where it is put together at run time), and what uses those functions.
-const READERS: &str = r"WITH RECURSIVE edge(reader, kind, of, of_kind, certain) AS (
-  SELECT r.ev_class, 'r', d.refobjid, CASE d.refclassid WHEN 'pg_catalog.pg_class'::regclass THEN 'r' ELSE 'f' END,
-    v.relkind = 'v'
+/// means something else, too lax where it is put together at run time), and what uses those functions:
+/// operators, casts and domains too.
+const READERS: &str = r"WITH RECURSIVE class(oid, kind) AS (
+  VALUES ('pg_catalog.pg_class'::regclass, 'r'), ('pg_catalog.pg_proc'::regclass, 'f'),
+    ('pg_catalog.pg_operator'::regclass, 'o'), ('pg_catalog.pg_type'::regclass, 't')
+), edge(reader, kind, of, of_kind, certain) AS (
+  SELECT r.ev_class, 'r', d.refobjid, k.kind, v.relkind = 'v'
   FROM pg_catalog.pg_rewrite r
   JOIN pg_catalog.pg_class v ON v.oid = r.ev_class
   JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
-  WHERE r.ev_type = '1' AND d.refclassid IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_proc'::regclass)
+  JOIN class k ON k.oid = d.refclassid WHERE r.ev_type = '1'
   UNION
-  SELECT p.polrelid, 'r', d.refobjid, CASE d.refclassid WHEN 'pg_catalog.pg_class'::regclass THEN 'r' ELSE 'f' END, false
+  SELECT p.polrelid, 'r', d.refobjid, k.kind, false
   FROM pg_catalog.pg_policy p
   JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_policy'::regclass AND d.objid = p.oid
-  WHERE d.refclassid IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_proc'::regclass)
+  JOIN class k ON k.oid = d.refclassid
   UNION
-  SELECT d.objid, 'f', d.refobjid, CASE d.refclassid WHEN 'pg_catalog.pg_class'::regclass THEN 'r' ELSE 'f' END, false
-  FROM pg_catalog.pg_depend d
+  SELECT d.objid, 'f', d.refobjid, k.kind, false
+  FROM pg_catalog.pg_depend d JOIN class k ON k.oid = d.refclassid
   WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid >= 16384
-    AND d.refclassid IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_proc'::regclass)
+  UNION
+  SELECT o.oid, 'o', o.oprcode::pg_catalog.oid, 'f', false FROM pg_catalog.pg_operator o WHERE o.oid >= 16384
+  UNION
+  SELECT c.casttarget, 't', c.castfunc, 'f', false FROM pg_catalog.pg_cast c WHERE c.castfunc >= 16384
+  UNION
+  SELECT c.contypid, 't', d.refobjid, k.kind, false
+  FROM pg_catalog.pg_constraint c
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::regclass AND d.objid = c.oid
+  JOIN class k ON k.oid = d.refclassid WHERE c.contypid <> 0
+  UNION
+  SELECT t.oid, 't', t.typbasetype, 't', false FROM pg_catalog.pg_type t WHERE t.typtype = 'd'
   UNION
   SELECT inhparent, 'r', inhrelid, 'r', false FROM pg_catalog.pg_inherits
   UNION
@@ -244,9 +257,11 @@ const READERS: &str = r"WITH RECURSIVE edge(reader, kind, of, of_kind, certain) 
   WHERE c.relname = ANY ($1::pg_catalog.text[]) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
   UNION
   SELECT x.kind, x.oid, x.name, r.base, r.certain AND x.certain FROM reads r, LATERAL (
-    SELECT e.kind, e.reader AS oid, coalesce(k.relname, f.proname) AS name, e.certain FROM edge e
+    SELECT e.kind, e.reader AS oid, coalesce(k.relname, f.proname, o.oprname, t.typname) AS name, e.certain FROM edge e
     LEFT JOIN pg_catalog.pg_class k ON e.kind = 'r' AND k.oid = e.reader
     LEFT JOIN pg_catalog.pg_proc f ON e.kind = 'f' AND f.oid = e.reader
+    LEFT JOIN pg_catalog.pg_operator o ON e.kind = 'o' AND o.oid = e.reader
+    LEFT JOIN pg_catalog.pg_type t ON e.kind = 't' AND t.oid = e.reader
     WHERE e.of = r.oid AND e.of_kind = r.kind
     UNION ALL
     SELECT 'f', p.oid, p.proname, false FROM pg_catalog.pg_proc p

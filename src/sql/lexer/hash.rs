@@ -49,11 +49,17 @@ impl Sip128 {
     /// Takes bytes with a tag, seven to a word; the length is part of it.
     #[inline]
     pub fn bytes(&mut self, tag: u8, bytes: &[u8], fold: Fold) {
-        let mut chunks = bytes.chunks_exact(7);
-        for chunk in &mut chunks {
-            self.word(fold.apply(load(chunk)) | u64::from(tag | 0x80) << 56);
+        let mut rest = bytes;
+        // One load takes eight bytes, of which the last belongs to the next word.
+        while let Some(eight) = rest.first_chunk::<8>() {
+            let word = u64::from_le_bytes(*eight) & (u64::MAX >> 8);
+            self.word(fold.apply(word) | u64::from(tag | 0x80) << 56);
+            rest = &rest[7..];
         }
-        let rest = chunks.remainder();
+        if rest.len() == 7 {
+            self.word(fold.apply(load(rest)) | u64::from(tag | 0x80) << 56);
+            rest = &[];
+        }
         self.word(fold.apply(load(rest)) | u64::from(tag | (rest.len() as u8) << 4) << 56);
     }
 
@@ -141,6 +147,20 @@ mod tests {
         for byte in 0..=255u8 {
             let folded = fold(u64::from(byte)).to_le_bytes()[0];
             assert_eq!(folded, byte.to_ascii_lowercase());
+        }
+    }
+
+    #[test]
+    fn bytes_are_taken_seven_to_a_word_whatever_their_number() {
+        let text: Vec<u8> = (1..=40).collect();
+        for length in 0..=text.len() {
+            let (mut whole, mut by_word) = (Sip128::new([1, 2]), Sip128::new([1, 2]));
+            whole.bytes(3, &text[..length], Fold::No);
+            let mut chunks = text[..length].chunks_exact(7);
+            chunks.by_ref().for_each(|chunk| by_word.word(load(chunk) | 0x83 << 56));
+            let rest = chunks.remainder();
+            by_word.word(load(rest) | (3 | (rest.len() as u64) << 4) << 56);
+            assert_eq!(whole.finish(), by_word.finish(), "{length}");
         }
     }
 
