@@ -104,13 +104,13 @@ fn a_banned_node_serves_no_reads_until_it_is_unbanned_and_a_drained_one_has_nobo
     });
 }
 
-/// Connects, asks, and leaves, until told to stop.
+/// Connects, asks, and leaves, until told to stop. Whoever is idle when its pgweir is replaced is ended, between
+/// its login and its first question, too, where the machine is slow; but nobody is refused.
 async fn come_and_go(address: SocketAddr, stop: Arc<AtomicBool>) -> Result<u64, String> {
     let mut connected = 0;
     while !stop.load(Ordering::Relaxed) {
         let client = harness::connect_to(address, APP, "app", "").await.map_err(|e| describe(&e))?;
-        client.simple_query("SELECT 1").await.map_err(|e| describe(&e))?;
-        connected += 1;
+        connected += u64::from(client.simple_query("SELECT 1").await.is_ok());
     }
     Ok(connected)
 }
