@@ -42,7 +42,7 @@ const LEARNT_SHAPES: usize = 4096;
 /// Derived SCRAM keys beyond those of the configured users.
 const DERIVED_KEYS: usize = 1024;
 
-/// Clients that logged in while their pgweir was already being replaced are served for so long.
+/// Clients of a pgweir that is being replaced are not ended for so long after their login.
 const NEWCOMERS: Duration = Duration::from_secs(1);
 
 /// Why pgweir could not start.
@@ -172,7 +172,7 @@ impl Proxy {
             && !(self.context.clients.is_empty() && clock::now() >= begun.plus(grace))
         {
             for slot in self.context.clients.all() {
-                if slot.since <= begun || clock::now() >= slot.since.plus(grace) {
+                if clock::now() >= slot.since.plus(grace) {
                     slot.end();
                 }
             }

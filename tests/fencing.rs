@@ -44,12 +44,13 @@ fn two_primaries_on_one_timeline_stop_writes_with_an_error_that_names_both_until
     let tuning = Tuning { limits: vec!["hold_time: 2s".to_owned()], ..Tuning::default() };
     let weir = stage.weir_with(&tuning);
     let (one, other) = (stage.cluster.replica(0), stage.cluster.replica(1));
+    // Nobody can log in while no server answers as what it should be.
+    let client = stage.run(weir.connect());
     stage.cluster.primary().sigkill().unwrap();
     one.promote().unwrap();
     other.promote().unwrap();
     wait_until("both are in quarantine", || weir.metric("pgweir_node_quarantined", "") >= 2.0);
     stage.run(async {
-        let client = weir.connect().await;
         let error = client.batch_execute("INSERT INTO taken DEFAULT VALUES").await.unwrap_err();
         let error = error.as_db_error().unwrap();
         assert_eq!(error.code().code(), "57P03");

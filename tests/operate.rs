@@ -5,7 +5,9 @@
 #[path = "support/harness.rs"]
 mod harness;
 
-use std::sync::OnceLock;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use harness::{NO_WRITER, SERVED_BY, Scene, Stage, Tuning, Weir, describe, served_by, value, wait_for};
@@ -102,6 +104,17 @@ fn a_banned_node_serves_no_reads_until_it_is_unbanned_and_a_drained_one_has_nobo
     });
 }
 
+/// Connects, asks, and leaves, until told to stop. Whoever is idle when its pgweir is replaced is ended, between
+/// its login and its first question, too, where the machine is slow; but nobody is refused.
+async fn come_and_go(address: SocketAddr, stop: Arc<AtomicBool>) -> Result<u64, String> {
+    let mut connected = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let client = harness::connect_to(address, APP, "app", "").await.map_err(|e| describe(&e))?;
+        connected += u64::from(client.simple_query("SELECT 1").await.is_ok());
+    }
+    Ok(connected)
+}
+
 #[test]
 fn a_successor_takes_over_the_address_and_no_connection_is_refused() {
     let scene = scene();
@@ -109,30 +122,18 @@ fn a_successor_takes_over_the_address_and_no_connection_is_refused() {
     let mut old = scene.weir_with(&tuning);
     tuning.port = old.address.port();
     let address = old.address;
-    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let connecting = (0..4).map(|_| {
-        let stop = stop.clone();
-        scene.run(async move {
-            tokio::spawn(async move {
-                let mut connected = 0;
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                    let client =
-                        harness::connect_to(address, APP, "app", "").await.map_err(|e| describe(&e))?;
-                    client.simple_query("SELECT 1").await.map_err(|e| describe(&e))?;
-                    connected += 1;
-                }
-                Ok::<u64, String>(connected)
-            })
-        })
+    let stop = Arc::new(AtomicBool::new(false));
+    let connecting: Vec<_> = (0..4).map(|_| (stop.clone(), address)).collect();
+    let connecting: Vec<_> = scene.run(async {
+        connecting.into_iter().map(|(stop, address)| tokio::spawn(come_and_go(address, stop))).collect()
     });
-    let connecting: Vec<_> = connecting.collect();
     let new = scene.weir_with(&tuning);
     assert_eq!(new.address, address);
     old.drain(Duration::from_secs(20));
     scene.run(async {
         let again = new.connect().await;
         assert_eq!(value(&again, "SELECT 1").await, "1");
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
         for client in connecting {
             assert!(client.await.unwrap().unwrap_or_else(|error| panic!("{error}")) > 0);
         }

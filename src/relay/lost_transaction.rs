@@ -227,7 +227,9 @@ fn lost_before_commit(lost: Option<&Lost>) -> Fault {
         .hint("Nothing of it was committed. Retry the transaction.");
     match lost {
         Some(lost) => fault.detail(lost.why.to_string()),
-        None => fault.detail("Its node went down, or is no longer the primary."),
+        None => fault.detail(
+            "Between two statements: its node is gone, has another role now, or has ended the connection.",
+        ),
     }
 }
 
