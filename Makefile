@@ -42,6 +42,11 @@ consistency: ## the checker: 5 minutes per level with faults, the share of reads
 	@scripts/prerequisites.sh build server
 	$(CARGO) run --release --example consistency
 
+.PHONY: failover
+failover: ## everything that can happen to servers and networks, under load, and what clients noticed (FAILOVER_ROUNDS=20)
+	@scripts/prerequisites.sh build server
+	FAILOVER_ROUNDS=$${FAILOVER_ROUNDS:-20} $(CARGO) run --release --example failover
+
 .PHONY: simulation
 simulation: ## consistency and failover in virtual time (SEEDS=100000; PGWEIR_SIM_SEED=17 tells one story)
 	@scripts/prerequisites.sh build

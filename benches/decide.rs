@@ -64,12 +64,17 @@ fn request(access: Access) -> Request {
         shows: true,
         max_staleness: None,
         demand: Demand::default(),
-        floor: Floor { write: Some((Moment(NOW.0 - 5_000_000), Durability::Flushed)), read: None },
+        floor: Floor {
+            write: Some((Moment(NOW.0 - 5_000_000), Durability::Flushed)),
+            read: None,
+            ..Floor::default()
+        },
         last_write: None,
         pipelined_on: None,
         waiting_until: None,
         excluded: 0,
         rule: pgweir::routing::rules::Asked::default(),
+        split: false,
     }
 }
 

@@ -370,7 +370,7 @@ fn kept_position(stage: &Stage) -> Report {
         cluster.wait_caught_up(LONG).unwrap();
         cluster.replicas().iter().for_each(|replica| drop(replica.sql("CHECKPOINT").unwrap()));
         while !examining.is_finished() {
-            set_lag(stage, Duration::from_secs(20));
+            set_lag(stage, Duration::from_secs(9));
             thread::scope(|scope| {
                 for replica in cluster.replicas() {
                     scope.spawn(|| crash(replica).unwrap_or_else(|error| println!("  not crashed: {error}")));

@@ -9,6 +9,7 @@
 mod answers;
 mod command;
 mod conversation;
+mod operate;
 mod serve;
 mod tables;
 

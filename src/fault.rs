@@ -70,6 +70,8 @@ impl SqlState {
     pub const OBJECT_NOT_IN_PREREQUISITE_STATE: SqlState = SqlState(*b"55000");
     /// 57014.
     pub const QUERY_CANCELED: SqlState = SqlState(*b"57014");
+    /// An acknowledged write is not part of the timeline that goes on (pgweir's own code).
+    pub const ACKNOWLEDGED_WRITE_LOST: SqlState = SqlState(*b"LW001");
     /// 57P01.
     pub const ADMIN_SHUTDOWN: SqlState = SqlState(*b"57P01");
     /// 57P02.

@@ -6,5 +6,6 @@ pub mod flush;
 pub mod forks;
 pub mod gate;
 pub mod keys;
+pub mod losses;
 pub mod ring;
 pub mod token;

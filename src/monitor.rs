@@ -19,6 +19,7 @@ pub use crate::monitor::tls::{MonitorTls, TlsDemand};
 use crate::clock;
 use crate::cluster::view::{ClusterView, NodeState};
 use crate::freshness::defect::Defect;
+use crate::freshness::losses::Fate;
 use crate::freshness::token::{Proof, Token};
 use crate::lsn::TimelineId;
 use crate::moment::Moment;
@@ -49,6 +50,8 @@ struct Shared {
     probes: Mutex<HashMap<NodeId, Probe>>,
     lines: Mutex<HashMap<NodeId, Line>>,
     queries: Queries,
+    /// Failovers that may have lost something.
+    failovers: AtomicU64,
 }
 
 /// What the nodes were asked so far.
@@ -112,6 +115,7 @@ impl Monitor {
             probes: Mutex::new(HashMap::new()),
             lines: Mutex::new(HashMap::new()),
             queries: Queries::default(),
+            failovers: AtomicU64::new(0),
         });
         let monitor = Monitor { shared };
         monitor.spawn_probes();
@@ -190,6 +194,16 @@ impl Monitor {
         }
     }
 
+    /// How many failovers there were that may have lost something.
+    pub fn failovers(&self) -> u64 {
+        self.shared.failovers.load(Ordering::Acquire)
+    }
+
+    /// What became of a write that was sent and acknowledged then, in the newest failover.
+    pub fn fate(&self, sent: Moment, acknowledged: Moment) -> Fate {
+        self.shared.picture().failover().map_or(Fate::Survived, |failover| failover.fate(sent, acknowledged))
+    }
+
     /// What the primary's samples say about a token now. Takes the picture's lock for a moment.
     pub fn prove(&self, token: &Token) -> Proof {
         self.shared.picture().prove(token)
@@ -225,6 +239,12 @@ impl Monitor {
         let outcome = self.shared.picture().witnessed(node, evidence, clock::now());
         self.shared.perform(outcome);
         self.shared.wake(|other| other == node);
+    }
+
+    /// An operator lets no reads go to `node`, or lets them again. As long as this process lives.
+    pub fn ban(&self, node: NodeId, banned: bool) {
+        let outcome = self.shared.picture().ban(node, banned, clock::now());
+        self.shared.perform(outcome);
     }
 
     /// Other nodes, or other ways to reach them. Nodes that stay keep their ids and what is known.

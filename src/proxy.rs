@@ -14,7 +14,7 @@ use crate::config::settings::{
     ClientTlsMode, ClientTlsSettings, Listen, ServerTlsMode, ServerTlsSettings, TlsNegotiation,
 };
 use crate::monitor::{Monitor, MonitorSettings, NodeSettings};
-use crate::net::listener::Listener;
+use crate::net::listener::{Listener, Sharing};
 use crate::net::staffing;
 use crate::net::stream::Stream;
 use crate::net::tls::{
@@ -41,6 +41,9 @@ use tokio::task::JoinSet;
 const LEARNT_SHAPES: usize = 4096;
 /// Derived SCRAM keys beyond those of the configured users.
 const DERIVED_KEYS: usize = 1024;
+
+/// Clients that logged in while their pgweir was already being replaced are served for so long.
+const NEWCOMERS: Duration = Duration::from_secs(1);
 
 /// Why pgweir could not start.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +96,8 @@ impl Proxy {
         let workers = Workers::start(settings.workers()).map_err(StartError::Workers)?;
         let context = Arc::new(build(Arc::new(settings), workers.crew().clone())?);
         let config = context.config.load_full();
-        let listeners = listen(&config.listen).await?;
+        let sharing = if config.reuse_port { Sharing::WithSuccessor } else { Sharing::Alone };
+        let listeners = listen(&config.listen, sharing).await?;
         let reloader = Arc::new(reload::Reloader::new(context.clone(), file, logs));
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -160,10 +164,17 @@ impl Proxy {
     pub async fn drain(&mut self, limit: Duration) {
         self.context.draining.store(true, Ordering::Release);
         self.stop.send_replace(true);
-        let deadline = clock::now().plus(limit);
-        while !self.context.clients.is_empty() && clock::now() < deadline {
+        let begun = clock::now();
+        let deadline = begun.plus(limit);
+        // Who was connected when the successor took over logs in here, and gets an answer before it is ended.
+        let grace = if self.context.config.load().reuse_port { NEWCOMERS.min(limit) } else { Duration::ZERO };
+        while clock::now() < deadline
+            && !(self.context.clients.is_empty() && clock::now() >= begun.plus(grace))
+        {
             for slot in self.context.clients.all() {
-                slot.end();
+                if slot.since <= begun || clock::now() >= slot.since.plus(grace) {
+                    slot.end();
+                }
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -266,20 +277,23 @@ fn monitor_settings(config: &Settings, tls: &ServerTls) -> MonitorSettings {
         user: cluster.monitor.user.clone(),
         password: cluster.monitor.password.as_ref().map(|secret| secret.reveal().to_owned().into()),
         database: cluster.monitor.database.clone(),
-        policy: HealthPolicy::for_interval(cluster.monitor.interval),
+        policy: HealthPolicy {
+            down_after: cluster.monitor.fence_after,
+            ..HealthPolicy::for_interval(cluster.monitor.interval)
+        },
         tls: sql_client::tls_of(tls),
         kick_flush: config.routing.kick_flush,
         defect: config.routing.policy.defect,
     }
 }
 
-async fn listen(wanted: &[Listen]) -> Result<Vec<Listener>, StartError> {
+async fn listen(wanted: &[Listen], sharing: Sharing) -> Result<Vec<Listener>, StartError> {
     let mut listeners = Vec::new();
     for listen in wanted {
         let failed = |source| StartError::Listen { address: listen.to_string(), source };
         match listen {
             Listen::Tcp { host, port } => {
-                listeners.extend(Listener::tcp(host, *port).await.map_err(failed)?);
+                listeners.extend(Listener::tcp(host, *port, sharing).await.map_err(failed)?);
             }
             Listen::Unix(path) => listeners.push(Listener::unix(path.clone()).await.map_err(failed)?),
         }
@@ -318,13 +332,21 @@ async fn accept(listener: Listener, door: Door, mut stopped: watch::Receiver<boo
     loop {
         let (stream, address) = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stopped.changed() => return,
+            _ = stopped.changed() => break,
         };
-        let crew = &door.context.crew;
-        let turn = crew.next();
-        if let Some(worker) = crew.runtime(crew.home(turn)) {
-            worker.spawn(enter(stream, address, turn, door.clone()));
-        }
+        admit(stream, address, &door);
+    }
+    // A successor gets what comes from now on; who has been connected to this socket is served from it.
+    while let Some((stream, address)) = listener.accept_waiting().await {
+        admit(stream, address, &door);
+    }
+}
+
+fn admit(stream: Stream, address: String, door: &Door) {
+    let crew = &door.context.crew;
+    let turn = crew.next();
+    if let Some(worker) = crew.runtime(crew.home(turn)) {
+        worker.spawn(enter(stream, address, turn, door.clone()));
     }
 }
 

@@ -9,5 +9,6 @@ pub mod pins;
 pub mod prepared;
 pub mod reply_queue;
 pub mod settings;
+pub mod split;
 pub mod state;
 pub mod told;

@@ -4,6 +4,7 @@ pub mod cache;
 pub mod catalog;
 pub mod class;
 pub mod classify;
+pub mod control;
 pub mod effects;
 pub mod functions;
 pub mod lexer;

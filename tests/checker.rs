@@ -219,7 +219,7 @@ fn a_position_kept_across_a_crash_is_found_out() {
             replicas.iter().for_each(|replica| drop(replica.sql("CHECKPOINT").unwrap()));
         }
         // What they have shown they must replay again, and of that the delay keeps back what is not old.
-        set_delay(&scene, Duration::from_secs(20));
+        set_delay(&scene, Duration::from_secs(9));
         thread::scope(|scope| replicas.iter().for_each(|replica| drop(scope.spawn(|| crash(replica)))));
         thread::sleep(Duration::from_secs(2));
         set_delay(&scene, Duration::ZERO);

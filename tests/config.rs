@@ -156,6 +156,13 @@ fn values() -> Vec<Broken> {
         ),
         broken(and("routing: { max_lag: 64mb }"), (6, 21), "expected a size", None, "routing.max_lag"),
         broken(
+            and("routing: { transactions: splitt }"),
+            (6, 26),
+            "unknown value \"splitt\"",
+            Some("split"),
+            "routing.transactions",
+        ),
+        broken(
             and("routing: { consistency: sesion }"),
             (6, 25),
             "valid: eventual, session, strict, global",

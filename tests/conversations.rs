@@ -52,6 +52,8 @@ const CUTS: usize = 10;
 struct Player {
     world: World,
     through: Running,
+    /// The same with transactions that begin late.
+    split: Running,
 }
 
 impl Player {
@@ -61,7 +63,9 @@ impl Player {
         world.cluster.primary().sql_as("app", "app", BENCH_TABLES).unwrap();
         world.cluster.wait_caught_up(LONG).unwrap();
         let through = world.proxy(&[("pool", "{ size: 2 }")]);
-        Player { world, through }
+        let routing = ("routing", "{ transactions: split, on_lag: wait }");
+        let split = world.proxy(&[("pool", "{ size: 2 }"), routing]);
+        Player { world, through, split }
     }
 
     fn play(&self, conversation: &Conversation, port: u16, cut: Cut) -> Vec<String> {
@@ -146,17 +150,22 @@ fn recorded_conversations_have_the_answers_of_postgresql_wherever_their_bytes_ar
     for conversation in all.iter().filter(|one| only.as_ref().is_none_or(|only| one.name == *only)) {
         let expected = player.play(conversation, player.world.direct(), Cut::Nowhere);
         let ways = [Cut::Nowhere, Cut::Everywhere].into_iter().chain((0..cuts).map(Cut::Once));
-        for cut in ways {
+        let through = ways.map(|cut| (cut, &player.through, "as ever"));
+        let split = [Cut::Nowhere, Cut::Everywhere].map(|cut| (cut, &player.split, "split"));
+        for (cut, proxy, how) in through.chain(split) {
+            let name = format!("{} ({how}, cut {cut:?})", conversation.name);
             let alike = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                let found = player.play(conversation, player.through.port, cut);
-                assert_alike(&format!("{}, cut {cut:?}", conversation.name), &expected, &found);
+                let found = player.play(conversation, proxy.port, cut);
+                assert_alike(&name, &expected, &found);
             }));
             if alike.is_err() {
-                wrong.push(format!("{} ({cut:?})", conversation.name));
+                wrong.push(name);
                 break;
             }
         }
     }
+    let split = player.split.metric("pgweir_statements_total", "reason=\"split_transaction\"");
+    assert!(only.is_some() || split > 0.0, "no read of a transaction went to the replica");
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 

@@ -14,7 +14,7 @@ mod wire_world;
 use alike::{assert_alike, comparable};
 use pgweir::devcluster::Options;
 use random_talk::{Dice, TABLES, Talk};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use wire_client::*;
 use wire_world::*;
 
@@ -28,12 +28,19 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
 /// Few server connections, so that sessions meet what others have left behind.
 static PROXY: LazyLock<Running> = LazyLock::new(|| WORLD.proxy(&[("pool", "{ size: 2 }")]));
 
+/// The same with transactions that begin late.
+static SPLIT: LazyLock<Running> = LazyLock::new(|| {
+    WORLD.proxy(&[("pool", "{ size: 2 }"), ("routing", "{ transactions: split, on_lag: wait }")])
+});
+
 /// How a script's bytes are written.
 #[derive(Clone, Copy, Debug)]
 enum Writing {
     AtOnce,
     OneByOne,
     Pieces(u64),
+    /// Each group when the one before it has been answered.
+    InTurn,
 }
 
 fn answers(port: u16, script: &[Vec<u8>], writing: Writing) -> Vec<String> {
@@ -43,9 +50,19 @@ fn answers(port: u16, script: &[Vec<u8>], writing: Writing) -> Vec<String> {
     });
     let greeting: Vec<String> =
         wire.parameters.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+    let mut frames = Vec::new();
+    if let Writing::InTurn = writing {
+        for message in script {
+            wire.send(message);
+            if matches!(message[0], b'Q' | b'S') {
+                frames.extend(wire.until_ready());
+            }
+        }
+    }
     // Who has said enough to be disconnected is not listened to any more.
     let mut say = |bytes: &[u8]| drop(wire.try_send(bytes));
     match writing {
+        Writing::InTurn => {}
         Writing::AtOnce => say(&script.concat()),
         Writing::OneByOne => script.iter().for_each(|message| say(message)),
         Writing::Pieces(seed) => {
@@ -58,7 +75,7 @@ fn answers(port: u16, script: &[Vec<u8>], writing: Writing) -> Vec<String> {
             }
         }
     }
-    let mut frames = wire.until_closed();
+    frames.extend(wire.until_closed());
     // Nobody reads the answer of a group that Terminate cuts off, and what of it is sent is chance.
     frames.truncate(frames.iter().rposition(|frame| frame.tag == b'Z').map_or(0, |at| at + 1));
     [greeting, comparable(&frames)].concat()
@@ -79,19 +96,20 @@ fn seeds() -> Vec<u64> {
     }
 }
 
-fn try_seed(seed: u64) -> bool {
+fn try_seed(seed: u64, proxy: &Running, talk: fn(&mut Dice) -> Vec<Vec<u8>>, patient: bool) -> bool {
     let mut dice = Dice::new(seed);
     (0..ROUNDS).all(|round| {
-        let script = Talk::random(&mut dice);
+        let script = talk(&mut dice);
         let writing = match dice.roll(3) {
+            1 | 2 if patient => Writing::InTurn,
             0 => Writing::AtOnce,
             1 => Writing::OneByOne,
             _ => Writing::Pieces(seed),
         };
         let expected = answers(WORLD.direct(), &script, Writing::AtOnce);
-        let alike = std::panic::catch_unwind(|| {
-            assert_alike("random messages", &expected, &answers(PROXY.port, &script, writing));
-        });
+        let alike = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            assert_alike("random messages", &expected, &answers(proxy.port, &script, writing));
+        }));
         if alike.is_err() {
             let shown: Vec<String> = script.iter().map(|m| m.escape_ascii().to_string()).collect();
             println!("round {round} of PGWEIR_FIRST_SEED={seed}, {writing:?}: {shown:#?}");
@@ -102,6 +120,25 @@ fn try_seed(seed: u64) -> bool {
 
 #[test]
 fn random_conversations_have_the_answers_of_postgresql() {
-    let wrong: Vec<u64> = seeds().into_iter().filter(|seed| !try_seed(*seed)).collect();
+    assert_all(&PROXY, |dice| Talk::random(dice), false);
+}
+
+#[test]
+fn random_conversations_with_split_transactions_have_the_answers_of_postgresql() {
+    assert_all(&SPLIT, |dice| Talk::random(dice), false);
+}
+
+#[test]
+fn random_transactions_have_the_answers_of_postgresql_where_they_are_split() {
+    assert_all(&SPLIT, |dice| Talk::in_transactions(dice), true);
+    let split = SPLIT.metric("pgweir_statements_total", "reason=\"split_transaction\"");
+    assert!(split > 100.0, "{split} reads of split transactions went to the replica");
+}
+
+/// One test at a time: they write into the same tables.
+fn assert_all(proxy: &Running, talk: fn(&mut Dice) -> Vec<Vec<u8>>, patient: bool) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let wrong: Vec<u64> = seeds().into_iter().filter(|seed| !try_seed(*seed, proxy, talk, patient)).collect();
     assert!(wrong.is_empty(), "these seeds (PGWEIR_FIRST_SEED=n PGWEIR_SEEDS=1): {wrong:?}");
 }

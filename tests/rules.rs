@@ -112,6 +112,40 @@ fn what_may_touch_an_always_fresh_relation_is_read_on_the_primary() {
 }
 
 #[test]
+fn an_always_fresh_relation_behind_an_operator_a_domain_or_a_cast_is_read_on_the_primary() {
+    let scene = scene();
+    for sql in [
+        "CREATE FUNCTION richer(i int, j int) RETURNS bool STABLE LANGUAGE sql AS 'SELECT balance_of(i) > j'",
+        "CREATE OPERATOR >>>> (LEFTARG = int, RIGHTARG = int, FUNCTION = richer)",
+        "CREATE DOMAIN rich_id AS int CHECK (richer(value, 5))",
+        "CREATE DOMAIN richer_id AS rich_id",
+        "CREATE VIEW by_operator AS SELECT id FROM likes WHERE id >>>> 5",
+        "CREATE FUNCTION compares(i int) RETURNS bool STABLE LANGUAGE sql AS 'SELECT i >>>> 5'",
+        "CREATE TYPE money_of AS (n int)",
+        "CREATE FUNCTION money_of(i int) RETURNS money_of STABLE LANGUAGE sql AS 'SELECT ROW(balance_of(i))::money_of'",
+        "CREATE CAST (int AS money_of) WITH FUNCTION money_of(int)",
+    ] {
+        scene.cluster.primary().sql_as(APP.name, APP_DATABASE, sql).unwrap();
+    }
+    let weir = scene.weir_with(&Tuning::patient(&["always_fresh: [accounts]"]));
+    scene.run(async {
+        let client = weir.connect().await;
+        for sql in [
+            "SELECT 1 >>>> 5",
+            "SELECT 1 OPERATOR(public.>>>>) 5",
+            "SELECT '1'::rich_id",
+            "SELECT CAST(1 AS richer_id)",
+            "SELECT * FROM by_operator",
+            "SELECT compares(1)",
+            "SELECT 1::money_of",
+        ] {
+            goes(&weir, &client, sql, "primary", "rule_primary").await;
+        }
+        goes(&weir, &client, "SELECT 1 > 5", "replica", "balanced").await;
+    });
+}
+
+#[test]
 fn a_view_made_later_over_an_always_fresh_relation_is_one_too() {
     let scene = scene();
     let weir = scene.weir_with(&Tuning::patient(&["always_fresh: [accounts]"]));

@@ -238,7 +238,10 @@ fn missed_behind_a_crash(defect: Defect, v: i32) -> Vec<String> {
     primary.sql("CHECKPOINT").unwrap();
     replica.wait_caught_up(primary, LONG).unwrap();
     replica.sql("CHECKPOINT").unwrap();
-    let weir = scene.weir_with(&tuning(&["max_staleness: 10m"], defect));
+    // Asked for by its tag: with such a delay it would serve nobody unasked.
+    let tagged = "rules: [ { match: { user: app }, tag: any } ]";
+    let tuning = tuning(&["max_staleness: 10m", tagged], defect);
+    let weir = scene.weir_with(&Tuning { tags: vec![("pg2", "any")], ..tuning });
     let done = Arc::new(AtomicBool::new(false));
     let (loaded, stale) = load(&weir, &done);
     let sessions = sessions_at_home_on_the_replica(&weir, v);

@@ -1,6 +1,7 @@
 //! Collects the facts that a command asks for. Reads shared state; changes it only by RELOAD.
 
 use crate::admin::command::{Command, Show, Value};
+use crate::admin::operate;
 use crate::admin::tables::clients::{self, ClientFacts};
 use crate::admin::tables::config::mode_word;
 use crate::admin::tables::overview::{self, DatabaseFacts};
@@ -37,6 +38,10 @@ pub async fn answer(
     match command {
         Command::Show(show) => Ok(Answer::show(rows(*show, context))),
         Command::Reload => reload_now(user, context, reload).await,
+        Command::Operate(operation) => {
+            check_operator(user, context, "operate pgweir")?;
+            operate::operate(operation, user, context).await
+        }
         Command::Value { value, tag, .. } => {
             let text = match value {
                 Value::Fixed(text) => (*text).to_owned(),
@@ -53,11 +58,17 @@ pub async fn answer(
     }
 }
 
-async fn reload_now(user: &str, context: &Context, reload: &Reload) -> Result<Answer, Fault> {
-    if !context.config.load().auth.users.iter().any(|known| known.name == user) {
-        return Err(Fault::client(INSUFFICIENT_PRIVILEGE, "permission denied to reload the configuration")
-            .hint("Only users listed in auth.users may; SIGHUP does the same."));
+/// Who was found by `auth.query` alone may look, and change nothing.
+fn check_operator(user: &str, context: &Context, what: &str) -> Result<(), Fault> {
+    match context.config.load().auth.users.iter().any(|known| known.name == user) {
+        true => Ok(()),
+        false => Err(Fault::client(INSUFFICIENT_PRIVILEGE, format!("permission denied to {what}"))
+            .hint("Only users listed in auth.users may; SIGHUP reloads the configuration, too.")),
     }
+}
+
+async fn reload_now(user: &str, context: &Context, reload: &Reload) -> Result<Answer, Fault> {
+    check_operator(user, context, "reload the configuration")?;
     let reload = reload.clone();
     // It reads files: not on a thread that serves clients.
     match tokio::task::spawn_blocking(move || reload()).await {

@@ -53,6 +53,8 @@ pub enum Command {
     Show(Show),
     /// RELOAD.
     Reload,
+    /// Something that an operator does.
+    Operate(Operation),
     /// A single value that drivers ask for at connect.
     Value {
         /// The only column.
@@ -74,6 +76,35 @@ pub enum Command {
     Nothing(&'static str),
 }
 
+/// What an operator does to databases and nodes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Operation {
+    /// PAUSE of a database, or of all.
+    Pause(Option<String>),
+    /// RESUME of a database, or of all.
+    Resume(Option<String>),
+    /// BAN: no reads go to this node.
+    Ban(String),
+    /// UNBAN.
+    Unban(String),
+    /// DRAIN: BAN, and wait until none is there.
+    Drain(String),
+}
+
+impl Operation {
+    /// What HELP says.
+    pub const ALL: [(&'static str, &'static str); 5] = [
+        (
+            "PAUSE database",
+            "hold statements that have no server connection yet, and wait for the others; PAUSE: of all databases",
+        ),
+        ("RESUME database", "let them run; RESUME: everything"),
+        ("BAN node", "send no reads to this node"),
+        ("UNBAN node", "send them there again"),
+        ("DRAIN node", "BAN, and wait until nobody reads there"),
+    ];
+}
+
 /// What a single value is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Value {
@@ -87,21 +118,8 @@ pub enum Value {
 pub const VERSION: &str = concat!("pgweir ", env!("CARGO_PKG_VERSION"));
 
 /// PgBouncer's (and our future) commands: understood, but not there yet.
-const LATER: &[&str] = &[
-    "pause",
-    "resume",
-    "suspend",
-    "disable",
-    "enable",
-    "reconnect",
-    "kill",
-    "kill_client",
-    "wait_close",
-    "shutdown",
-    "ban",
-    "unban",
-    "drain",
-];
+const LATER: &[&str] =
+    &["suspend", "disable", "enable", "reconnect", "kill", "kill_client", "wait_close", "shutdown"];
 
 /// The same for what follows SHOW.
 const LATER_SHOW: &[&str] = &[
@@ -157,6 +175,11 @@ fn one(text: &[u8], statement: &Statement) -> Result<Command, Fault> {
     match words.as_slice() {
         ["show", rest @ ..] => show(rest).unwrap_or_else(|| Err(unknown(text, statement))),
         ["reload"] => Ok(Command::Reload),
+        ["pause"] => Ok(Command::Operate(Operation::Pause(None))),
+        ["resume"] => Ok(Command::Operate(Operation::Resume(None))),
+        [verb @ ("pause" | "resume" | "ban" | "unban" | "drain"), _] => {
+            operation(text, statement, verb).ok_or_else(|| unknown(text, statement))
+        }
         ["select", rest @ ..] => select(rest).ok_or_else(|| unknown(text, statement)),
         [first, ..] if LATER.contains(first) => Err(later(&first.to_ascii_uppercase())),
         _ => driver(text, statement, &words).ok_or_else(|| unknown(text, statement)),
@@ -221,6 +244,19 @@ fn driver(text: &[u8], statement: &Statement, words: &[&str]) -> Option<Command>
         }
         _ => return None,
     })
+}
+
+fn operation(text: &[u8], statement: &Statement, verb: &str) -> Option<Command> {
+    let token = statement.tokens.last()?;
+    let name = String::from_utf8(identifier(token.kind, token.bytes(text))?).ok()?;
+    Some(Command::Operate(match verb {
+        "pause" => Operation::Pause(Some(name)),
+        "resume" => Operation::Resume(Some(name)),
+        "ban" => Operation::Ban(name),
+        "unban" => Operation::Unban(name),
+        "drain" => Operation::Drain(name),
+        _ => return None,
+    }))
 }
 
 fn identifier(kind: Kind, bytes: &[u8]) -> Option<Vec<u8>> {

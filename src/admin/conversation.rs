@@ -198,7 +198,9 @@ impl Conversation {
                 self.statements.clear();
                 "DEALLOCATE ALL"
             }
-            Command::Show(_) | Command::Reload | Command::Value { .. } => return Ok(None),
+            Command::Show(_) | Command::Reload | Command::Operate(_) | Command::Value { .. } => {
+                return Ok(None);
+            }
         };
         Ok(Some(tag))
     }

@@ -55,6 +55,7 @@ pub fn columns_of(command: &Command) -> Option<Columns> {
         }),
         Command::Value { column, .. } => Some(column),
         Command::Reload
+        | Command::Operate(_)
         | Command::Begin
         | Command::Commit
         | Command::Rollback

@@ -1,13 +1,17 @@
 //! Causal keys in a Valkey or Redis that several pgweirs share.
 //!
-//! Each key is a hash: `at`, the newest position written under it, and for each process with a write
-//! on its way `n…` (how many) and `d…` (until when that is believed, by the store's clock). Who is about
-//! to write says so first; who reads while somebody is about to write turns to the primary. So a writer
-//! that loses the store between the two harms nobody.
+//! Each key is a hash: `at`, the newest position written under it, and for each write on its way `d…`: until
+//! when that is believed, by the store's clock. Who is about to write says so first; who reads while somebody
+//! is about to write turns to the primary. So a writer that loses the store between the two harms nobody, and
+//! one that never comes back is forgotten by itself.
 //!
 //! A key that is not there needs what the *base* says: the primary's position when this run of the store
 //! was first met. A store that was restarted, empty or with an old dump, is another run. All that was
-//! recorded before lies below the base; all that has expired is older than any replica that serves.
+//! recorded before lies below the base; what could not be recorded is beside it, as *missed*, because it says
+//! nothing about what others had recorded before.
+//!
+//! A replica of the store may be behind, and one that was a primary may become one: so reading, too, does
+//! what only a primary does.
 
 use crate::clock;
 use crate::config::settings::CausalSettings;
@@ -18,7 +22,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -32,28 +36,39 @@ const BASE_EXPIRY: u64 = 7 * 86_400_000;
 
 const NOW: &str = "local t=redis.call('TIME') local now=t[1]*1000+math.floor(t[2]/1000) ";
 
-/// KEYS: key, base. → position, is somebody about to write, base.
-const READ: &str = "local all=redis.call('HGETALL',KEYS[1]) local at='' local doubt=0 \
+/// KEYS: key, base, missed. → position, is somebody about to write, base.
+const READ: &str = "redis.call('HDEL',KEYS[1],'') \
+local all=redis.call('HGETALL',KEYS[1]) local at='' local doubt=0 \
 for i=1,#all,2 do local f=all[i] \
 if f=='at' then at=all[i+1] \
 elseif string.sub(f,1,1)=='d' and tonumber(all[i+1])>now then doubt=1 end end \
-return {at,doubt,redis.call('GET',KEYS[2]) or ''}";
+local base=redis.call('GET',KEYS[2]) or '' local missed=redis.call('GET',KEYS[3]) or '' \
+if base~='' and base<missed then base=missed end \
+return {at,doubt,base}";
 
-/// KEYS: key. ARGV: process, expiry in milliseconds.
-const INTEND: &str = "redis.call('HINCRBY',KEYS[1],'n'..ARGV[1],1) \
-redis.call('HSET',KEYS[1],'d'..ARGV[1],string.format('%.0f',now+ARGV[2])) \
-redis.call('PEXPIRE',KEYS[1],ARGV[2]) return 1";
+/// KEYS: key. ARGV: expiry in milliseconds, intent. Of many, those that are not believed any more are dropped.
+const INTEND: &str = "if redis.call('HLEN',KEYS[1])>32 then local all=redis.call('HGETALL',KEYS[1]) \
+for i=1,#all,2 do if string.sub(all[i],1,1)=='d' and tonumber(all[i+1])<=now then \
+redis.call('HDEL',KEYS[1],all[i]) end end end \
+redis.call('HSET',KEYS[1],ARGV[2],string.format('%.0f',now+ARGV[1])) \
+redis.call('PEXPIRE',KEYS[1],ARGV[1]) return 1";
 
-/// KEYS: key. ARGV: process, expiry in milliseconds, intents that are over, position (empty: none).
-const RECORD: &str = "if ARGV[4]~='' then local c=redis.call('HGET',KEYS[1],'at') \
-if not c or c<ARGV[4] then redis.call('HSET',KEYS[1],'at',ARGV[4]) end end \
-if tonumber(ARGV[3])>0 and redis.call('HINCRBY',KEYS[1],'n'..ARGV[1],-ARGV[3])<=0 then \
-redis.call('HDEL',KEYS[1],'n'..ARGV[1],'d'..ARGV[1]) end \
-redis.call('PEXPIRE',KEYS[1],ARGV[2]) return 1";
+/// KEYS: key. ARGV: expiry in milliseconds, position (empty: none), intents that are over.
+const RECORD: &str = "if ARGV[2]~='' then local c=redis.call('HGET',KEYS[1],'at') \
+if not c or c<ARGV[2] then redis.call('HSET',KEYS[1],'at',ARGV[2]) end end \
+for i=3,#ARGV do redis.call('HDEL',KEYS[1],ARGV[i]) end \
+redis.call('PEXPIRE',KEYS[1],ARGV[1]) return 1";
 
-/// KEYS: base. ARGV: position, expiry in milliseconds.
-const RAISE_BASE: &str = "local c=redis.call('GET',KEYS[1]) \
+/// KEYS: base or missed. ARGV: position, expiry in milliseconds.
+const RAISE: &str = "local c=redis.call('GET',KEYS[1]) \
 if not c or c<ARGV[1] then redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) end return 1";
+
+/// A write that was announced, by its number.
+pub type Intent = u64;
+
+/// A run of the store, as it was met.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Run(String);
 
 /// What the store says about a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,6 +96,7 @@ pub struct Store {
     prefix: String,
     /// Who we are: nobody else.
     process: String,
+    intents: AtomicU64,
     failures: AtomicU64,
     /// The newest position that could not be recorded.
     unrecorded: Mutex<Option<Token>>,
@@ -88,7 +104,9 @@ pub struct Store {
 
 struct Link {
     connection: MultiplexedConnection,
+    run: Run,
     base: String,
+    missed: String,
 }
 
 impl std::fmt::Debug for Store {
@@ -113,6 +131,7 @@ impl Store {
             expiry: u64::try_from(settings.expiry.as_millis()).unwrap_or(u64::MAX),
             prefix: settings.prefix.clone(),
             process: format!("{:016x}{:016x}", random.hash_one(1), random.hash_one(clock::now().0)),
+            intents: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             unrecorded: Mutex::new(None),
         }))
@@ -133,7 +152,8 @@ impl Store {
         let mut pause = RETRY;
         let mut told = false;
         loop {
-            if self.is_up() {
+            // What was missed while the connection was being made is made up for by another one.
+            if self.is_up() && self.unrecorded().is_none() {
                 self.broken.notified().await;
                 continue;
             }
@@ -170,17 +190,20 @@ impl Store {
             return Err(RedisError::from((redis::ErrorKind::UnexpectedReturnType, "no run_id in INFO")));
         }
         self.warn_of_eviction(&mut connection).await?;
-        let base = format!("{}:base:{run}", self.prefix);
-        let missed = *self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(missed) = missed {
+        let [base, missed] = ["base", "missed"].map(|what| format!("{}:{what}:{run}", self.prefix));
+        let newest = *self.unrecorded();
+        if let Some(newest) = newest {
             // From now on every key needs at least what was written while nobody could be told.
-            let mut script = script(RAISE_BASE, &[&base]);
-            script.arg(written(missed)).arg(BASE_EXPIRY);
+            let mut script = script(RAISE, &[&missed]);
+            script.arg(written(newest)).arg(BASE_EXPIRY);
             script.query_async::<u8>(&mut connection).await?;
-            let mut unrecorded = self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner);
-            unrecorded.take_if(|token| written(*token) <= written(missed));
+            self.unrecorded().take_if(|token| written(*token) <= written(newest));
         }
-        Ok(Link { connection, base })
+        Ok(Link { connection, run: Run(run.to_owned()), base, missed })
+    }
+
+    fn unrecorded(&self) -> MutexGuard<'_, Option<Token>> {
+        self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A store that throws keys away when memory is short forgets floors, unseen.
@@ -203,7 +226,7 @@ impl Store {
     /// It does not answer in time, or nonsense: the primary is to be asked.
     pub async fn read(&self, key: &str) -> Result<Recorded, StoreDown> {
         let link = self.link()?;
-        let script = script(READ, &[&self.name(key), &link.base]);
+        let script = script(READ, &[&self.name(key), &link.base, &link.missed]);
         let (at, doubt, base): (String, u8, String) = self.ask(&link, &script).await?;
         Ok(Recorded { at: position(&at)?, in_doubt: doubt != 0, base: position(&base)? })
     }
@@ -212,29 +235,34 @@ impl Store {
     ///
     /// # Errors
     /// As for [`Store::read`]; it may have been noted all the same.
-    pub async fn intend(&self, key: &str) -> Result<(), StoreDown> {
+    pub async fn intend(&self, key: &str) -> Result<Intent, StoreDown> {
         let link = self.link()?;
+        let intent = self.intents.fetch_add(1, Ordering::Relaxed);
         let mut script = script(INTEND, &[&self.name(key)]);
-        script.arg(&self.process).arg(self.expiry);
-        self.ask::<u8>(&link, &script).await.map(drop)
+        script.arg(self.expiry).arg(self.field(intent));
+        self.ask::<u8>(&link, &script).await.map(|_| intent)
     }
 
-    /// So many intents are over. `at` covers what was written, if anything was.
+    /// These intents are over. `at` covers what was written, if anything was.
     ///
     /// # Errors
     /// As for [`Store::read`]; it may have been recorded all the same.
-    pub async fn record(&self, key: &str, intents: u32, at: Option<Token>) -> Result<(), StoreDown> {
+    pub async fn record(&self, key: &str, over: &[Intent], at: Option<Token>) -> Result<(), StoreDown> {
         let mut script = script(RECORD, &[&self.name(key)]);
-        script.arg(&self.process).arg(self.expiry).arg(intents).arg(at.map(written).unwrap_or_default());
+        script.arg(self.expiry).arg(at.map(written).unwrap_or_default());
+        for intent in over {
+            script.arg(self.field(*intent));
+        }
         let asked = match self.link() {
             Ok(link) => self.ask::<u8>(&link, &script).await.map(drop),
             Err(down) => Err(down),
         };
         if let (Err(_), Some(at)) = (&asked, at) {
-            let mut unrecorded = self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut unrecorded = self.unrecorded();
             if unrecorded.is_none_or(|newest| written(newest) < written(at)) {
                 *unrecorded = Some(at);
             }
+            drop(unrecorded);
             // The connection that is made next makes up for it.
             self.link.store(None);
             self.broken.notify_one();
@@ -242,15 +270,50 @@ impl Store {
         asked
     }
 
-    /// A key that is not there needs at least this.
+    /// The run of the store that is connected now.
+    ///
+    /// # Errors
+    /// None is.
+    pub fn met(&self) -> Result<Run, StoreDown> {
+        self.link().map(|link| link.run.clone())
+    }
+
+    /// A key that is not there needs at least this: a position of the primary's from after `run` was met.
+    ///
+    /// # Errors
+    /// As for [`Store::read`], or it is another run by now.
+    pub async fn found_base(&self, run: &Run, to: Token) -> Result<(), StoreDown> {
+        let link = self.link()?;
+        if link.run != *run {
+            return Err(StoreDown("it was started again".to_owned()));
+        }
+        self.raise(&link, &link.base, to).await
+    }
+
+    /// Every key needs at least this.
     ///
     /// # Errors
     /// As for [`Store::read`].
-    pub async fn raise_base(&self, to: Token) -> Result<(), StoreDown> {
+    pub async fn raise_all(&self, to: Token) -> Result<(), StoreDown> {
         let link = self.link()?;
-        let mut script = script(RAISE_BASE, &[&link.base]);
+        self.raise(&link, &link.missed, to).await
+    }
+
+    async fn raise(&self, link: &Arc<Link>, name: &str, to: Token) -> Result<(), StoreDown> {
+        let mut script = script(RAISE, &[name]);
         script.arg(written(to)).arg(BASE_EXPIRY);
-        self.ask::<u8>(&link, &script).await.map(drop)
+        self.ask::<u8>(link, &script).await.map(drop)
+    }
+
+    /// A key that is not there was not written for so long: a little less than it is kept, because two clocks
+    /// measure it.
+    pub fn silence(&self) -> Duration {
+        let expiry = Duration::from_millis(self.expiry);
+        expiry - expiry / 100
+    }
+
+    fn field(&self, intent: Intent) -> String {
+        format!("d{}.{intent}", self.process)
     }
 
     fn name(&self, key: &str) -> String {

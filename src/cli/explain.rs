@@ -239,6 +239,7 @@ fn marks(marks: Marks) -> Vec<&'static str> {
         (Marks::READ_ONLY, "read_only"),
         (Marks::NOT_ON_STANDBY, "not_on_standby"),
         (Marks::LOCKS, "locks"),
+        (Marks::MOMENTARY, "momentary"),
     ]
     .into_iter()
     .filter(|(mark, _)| marks.contains(*mark))

@@ -35,6 +35,9 @@ impl NodeState {
     }
 }
 
+/// From here on `recovery_min_apply_delay` is there on purpose. A shorter delay is lag like any other.
+pub const DELAYED_FROM: Duration = Duration::from_secs(10);
+
 /// How a standby replays.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Standby {
@@ -42,6 +45,14 @@ pub struct Standby {
     pub apply_delay: Duration,
     /// Host and port of the server that it streams from; `None`: it does not, or that may not be read.
     pub upstream: Option<(Arc<str>, u16)>,
+}
+
+impl Standby {
+    /// Does it stay behind on purpose, by [`DELAYED_FROM`] or more?
+    #[must_use]
+    pub fn is_delayed(&self) -> bool {
+        self.apply_delay >= DELAYED_FROM
+    }
 }
 
 /// One node in the picture.
@@ -128,6 +139,18 @@ impl ClusterView {
         }
     }
 
+    /// Says of a node that it is a primary, and is not written to: why.
+    pub fn quarantined(&self, node: &NodeView) -> Option<&'static str> {
+        let claims = node.role == Some(Role::Primary)
+            && matches!(node.state, NodeState::Up | NodeState::Suspect)
+            && self.primary != Some(node.id);
+        match (claims, node.timeline < self.timeline, self.conflict.is_some()) {
+            (true, true, _) => Some("old_timeline"),
+            (true, false, true) => Some("conflict"),
+            _ => None,
+        }
+    }
+
     /// How a replica replays, in a few words; `None` for who is none.
     pub fn replay_of(&self, node: &NodeView) -> Option<String> {
         if node.role != Some(Role::Replica) || !matches!(node.state, NodeState::Up | NodeState::Suspect) {
@@ -175,6 +198,8 @@ pub struct NodeLive {
     /// When the query of the newest sample was sent. A sample counts for a server connection only
     /// if it was sent after that connection was established (a replica may restart behind itself).
     sample_sent: AtomicU64,
+    /// When the question was sent that it answered last, whatever has become of that connection.
+    evidence: AtomicU64,
     /// Grows with every monitor connection: watermarks and "same replica" hold within one.
     incarnation: AtomicU64,
     /// Everything that it showed by then is visible on the primary (`freshness::fence`).
@@ -221,6 +246,12 @@ impl NodeLive {
         self.watermark_insert.store(insert.0, Ordering::Release);
         self.watermark_flush.store(flush.0, Ordering::Release);
         self.sample_sent.store(sample_sent.0, Ordering::Release);
+        self.evidence.fetch_max(sample_sent.0, Ordering::AcqRel);
+    }
+
+    /// Has it not answered a question that was sent within the last `limit`? Then it is not written to.
+    pub fn is_fenced(&self, now: Moment, limit: Duration) -> bool {
+        now.since(Moment(self.evidence.load(Ordering::Acquire))) > limit
     }
 
     /// The monitor's connection died, or the timeline changed: nothing is proven any more.
@@ -348,5 +379,35 @@ mod tests {
             };
             assert_eq!(view.may_go_on_writing(one), expected, "{primary:?} {conflict:?} {role} {newest}");
         }
+    }
+
+    #[test]
+    fn a_node_that_claims_to_be_primary_and_is_not_written_to_is_quarantined() {
+        let mut view = ClusterView {
+            nodes: vec![node(0, Role::Primary, 1), node(1, Role::Primary, 2), node(2, Role::Replica, 1)],
+            primary: Some(NodeId(1)),
+            timeline: Some(TimelineId(2)),
+            ..Default::default()
+        };
+        view.nodes.iter_mut().for_each(|node| node.state = NodeState::Up);
+        let why = |view: &ClusterView| [0, 1, 2].map(|index| view.quarantined(&view.nodes[index]));
+        assert_eq!(why(&view), [Some("old_timeline"), None, None]);
+        (view.primary, view.conflict) = (None, Some((NodeId(0), NodeId(1))));
+        view.nodes[0].timeline = Some(TimelineId(2));
+        assert_eq!(why(&view), [Some("conflict"), Some("conflict"), None]);
+        view.nodes[0].state = NodeState::Down;
+        assert_eq!(why(&view)[0], None);
+    }
+
+    #[test]
+    fn a_primary_that_has_not_answered_for_too_long_is_fenced_whatever_became_of_its_connection() {
+        let live = NodeLive::default();
+        let limit = Duration::from_secs(1);
+        let at = |millis: u64| Moment(millis * 1_000_000);
+        assert!(live.is_fenced(at(5000), limit), "it never answered");
+        live.publish(at(5000), at(5000), at(5000));
+        assert!(!live.is_fenced(at(6000), limit) && live.is_fenced(at(6001), limit));
+        live.forget();
+        assert!(!live.is_fenced(at(6000), limit) && live.is_fenced(at(6001), limit));
     }
 }

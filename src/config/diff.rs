@@ -62,6 +62,7 @@ pub fn diff(old: &Settings, new: &Settings) -> Vec<ReloadAction> {
         (old.log.level != new.log.level, ReloadAction::Log),
         (old.log.format != new.log.format, ReloadAction::NeedsRestart("log.format")),
         (old.listen != new.listen, ReloadAction::NeedsRestart("listen")),
+        (old.reuse_port != new.reuse_port, ReloadAction::NeedsRestart("reuse_port")),
         (old.http != new.http, ReloadAction::NeedsRestart("http")),
         (old.causal != new.causal, ReloadAction::NeedsRestart("causal")),
         (old_cache != new_cache, ReloadAction::NeedsRestart("limits.statement_cache")),

@@ -13,6 +13,7 @@ pub const TOP: Kind = Kind {
     place: "",
     keys: &[
         "listen",
+        "reuse_port",
         "http",
         "cluster",
         "pool",
@@ -31,8 +32,10 @@ pub const CLUSTER: Kind = Kind { place: "cluster", keys: &["nodes", "monitor"] }
 pub const NODE: Kind =
     Kind { place: "cluster.nodes[]", keys: &["name", "host", "port", "weight", "zone", "tags"] };
 /// `cluster.monitor:`
-pub const MONITOR: Kind =
-    Kind { place: "cluster.monitor", keys: &["user", "password", "password_file", "database", "interval"] };
+pub const MONITOR: Kind = Kind {
+    place: "cluster.monitor",
+    keys: &["user", "password", "password_file", "database", "interval", "fence_after"],
+};
 /// `pool:`
 pub const POOL: Kind = Kind {
     place: "pool",
@@ -73,6 +76,7 @@ pub const ROUTING: Kind = Kind {
         "balance",
         "transactions",
         "token_mismatch",
+        "lost_writes",
         "functions",
         "rules",
         "always_fresh",

@@ -16,6 +16,8 @@ use std::time::Duration;
 pub struct Settings {
     /// Where clients connect. At least one.
     pub listen: Vec<Listen>,
+    /// May another process listen at the same TCP addresses (SO_REUSEPORT)? It takes over from this one.
+    pub reuse_port: bool,
     /// Where /metrics, /healthz, /readyz and the status page are served; `None`: nowhere.
     pub http: Option<SocketAddr>,
     /// The nodes, and how they are watched.
@@ -36,6 +38,18 @@ pub struct Settings {
     pub limits: LimitsSettings,
     /// What is logged.
     pub log: LogSettings,
+}
+
+/// What a session is told whose acknowledged write a failover has lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnLoss {
+    /// A warning beside its next answer.
+    #[default]
+    Warning,
+    /// An error instead of it.
+    Error,
+    /// Nothing; the log knows.
+    Off,
 }
 
 /// A place where clients connect.
@@ -102,6 +116,9 @@ pub struct MonitorSettings {
     pub database: String,
     /// Between two samples of one node when nobody waits for one.
     pub interval: Duration,
+    /// No write goes to a primary that has not answered for so long; it is down then. Ten intervals, at least a
+    /// second, unless it is set.
+    pub fence_after: Duration,
 }
 
 /// When a server connection goes back to its pool.
@@ -218,6 +235,8 @@ pub struct RoutingSettings {
     pub rules: RuleSettings,
     /// What a token leads to that this cluster cannot prove.
     pub token_mismatch: OnMismatch,
+    /// What a session is told whose acknowledged write a failover has lost.
+    pub lost_writes: OnLoss,
 }
 
 /// Rules: what they ask of a session, what of a statement, and the lists as they were written.
@@ -472,6 +491,7 @@ impl Default for MonitorSettings {
             password: None,
             database: "postgres".to_owned(),
             interval: Duration::from_millis(100),
+            fence_after: Duration::from_secs(1),
         }
     }
 }
@@ -485,6 +505,7 @@ impl Default for RoutingSettings {
             writing_functions: Vec::new(),
             rules: RuleSettings::default(),
             token_mismatch: OnMismatch::default(),
+            lost_writes: OnLoss::default(),
         }
     }
 }

@@ -11,12 +11,12 @@ use crate::config::keys;
 use crate::config::mistake::Mistake;
 use crate::config::reader::{Field, Reader, Section};
 use crate::config::settings::{
-    AuthMethod, ClusterSettings, LimitsSettings, Listen, LogFormat, LogSettings, OnMismatch, RoutingSettings,
-    Settings,
+    AuthMethod, ClusterSettings, LimitsSettings, Listen, LogFormat, LogSettings, OnLoss, OnMismatch,
+    RoutingSettings, Settings,
 };
 use crate::config::tree::{Tree, Value};
 use crate::config::values::{duration, duration_or_off, http, listen, number, one_of, size, text};
-use crate::routing::request::{Balance, Consistency, OnLag, PinAfterWrite};
+use crate::routing::request::{Balance, Consistency, OnLag, PinAfterWrite, Transactions};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -41,6 +41,7 @@ pub fn read(tree: &Tree, reader: &mut Reader) -> Settings {
     routing.policy.sample_max_age = HealthPolicy::for_interval(cluster.monitor.interval).sample_max_age();
     let settings = Settings {
         listen: read_listen(&top, reader),
+        reuse_port: reader.optional(&top, "reuse_port", one_of(SWITCH, &[])).unwrap_or(false),
         http: reader.optional(&top, "http", http).unwrap_or(Some(DEFAULT_HTTP)),
         cluster,
         pool,
@@ -113,9 +114,10 @@ fn routing(top: &Section<'_>, cluster: &ClusterSettings, reader: &mut Reader) ->
     reader.set(&mut policy.lag_wait_limit, &section, "lag_wait_limit", duration(MILLISECOND..=DAY));
     reader.set(&mut policy.pin_after_write, &section, "pin_after_write", pin_after_write);
     reader.set(&mut policy.balance, &section, "balance", one_of(BALANCES, &[]));
-    reader.optional(&section, "transactions", one_of(&[("primary", ())], &["split"]));
+    reader.set(&mut policy.transactions, &section, "transactions", one_of(TRANSACTIONS, &[]));
     reader.set(&mut settings.kick_flush, &section, "kick_flush", one_of(SWITCH, &[]));
     reader.set(&mut settings.token_mismatch, &section, "token_mismatch", one_of(MISMATCHES, &[]));
+    reader.set(&mut settings.lost_writes, &section, "lost_writes", one_of(LOSSES, &[]));
     let functions = reader.section(&section.child("functions"), &keys::FUNCTIONS);
     settings.read_only_functions = names(&functions, "read_only", reader);
     settings.writing_functions = names(&functions, "writing", reader);
@@ -131,6 +133,8 @@ const SWITCH: &[(&str, bool)] = &[("true", true), ("false", false)];
 const ON_LAG: &[(&str, OnLag)] =
     &[("primary", OnLag::Primary), ("wait", OnLag::Wait), ("error", OnLag::Error)];
 const MISMATCHES: &[(&str, OnMismatch)] = &[("warning", OnMismatch::Warning), ("error", OnMismatch::Error)];
+const LOSSES: &[(&str, OnLoss)] =
+    &[("warning", OnLoss::Warning), ("error", OnLoss::Error), ("off", OnLoss::Off)];
 const BALANCES: &[(&str, Balance)] = &[
     ("lag", Balance::Lag),
     ("least_busy", Balance::LeastBusy),
@@ -138,6 +142,8 @@ const BALANCES: &[(&str, Balance)] = &[
     ("round_robin", Balance::RoundRobin),
     ("random", Balance::Random),
 ];
+const TRANSACTIONS: &[(&str, Transactions)] =
+    &[("primary", Transactions::Primary), ("split", Transactions::Split)];
 const PINS: &[(&str, PinAfterWrite)] = &[
     ("until_caught_up", PinAfterWrite::UntilCaughtUp),
     ("until_disconnect", PinAfterWrite::UntilDisconnect),

@@ -3,7 +3,7 @@
 //! A standby that was promoted had replayed, at its last sample before, up to a position that lies at or
 //! below the fork. So whatever of the old timeline lies below that position is part of the new one.
 
-use crate::lsn::{TimelineId, WalPosition};
+use crate::lsn::{Lsn, TimelineId, WalPosition};
 
 /// The newest so many are remembered; of older timelines nothing is proven.
 const KEPT: usize = 8;
@@ -15,6 +15,8 @@ struct Fork {
     reached: WalPosition,
     /// The timeline that began with it.
     next: TimelineId,
+    /// Is `reached` the fork itself?
+    exact: bool,
 }
 
 /// See the file's head.
@@ -31,14 +33,36 @@ impl Forks {
         }
         let same = |fork: &&mut Fork| fork.reached.timeline == reached.timeline && fork.next == next;
         if let Some(fork) = self.seen.iter_mut().find(same) {
-            // Two that took the same number: what both have is certain.
-            fork.reached.lsn = fork.reached.lsn.min(reached.lsn);
+            if !fork.exact {
+                // Two that took the same number: what both have is certain.
+                fork.reached.lsn = fork.reached.lsn.min(reached.lsn);
+            }
             return;
         }
         if self.seen.len() >= KEPT {
             self.seen.remove(0);
         }
-        self.seen.push(Fork { reached, next });
+        self.seen.push(Fork { reached, next, exact: false });
+    }
+
+    /// The primary of the timeline `next` says that it forked at `at`.
+    pub fn forked(&mut self, at: WalPosition, next: TimelineId) {
+        if next <= at.timeline {
+            return;
+        }
+        self.seen.retain(|fork| fork.reached.timeline != at.timeline || fork.next != next);
+        if self.seen.len() >= KEPT {
+            self.seen.remove(0);
+        }
+        self.seen.push(Fork { reached: at, next, exact: true });
+    }
+
+    /// Where, and for which timeline, the branch of `at` was left before it came that far. `None`: nothing
+    /// says that it was.
+    pub fn lost(&self, at: WalPosition, newest: TimelineId) -> Option<(Lsn, TimelineId)> {
+        let from = |fork: &&Fork| fork.reached.timeline == at.timeline && fork.next <= newest;
+        let fork = self.seen.iter().rev().find(from).filter(|fork| fork.exact)?;
+        (at.lsn > fork.reached.lsn).then_some((fork.reached.lsn, fork.next))
     }
 
     /// Is `at` certainly part of the timeline `newest`?
@@ -65,7 +89,6 @@ impl Forks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lsn::Lsn;
 
     fn at(timeline: u32, lsn: u64) -> WalPosition {
         WalPosition { timeline: TimelineId(timeline), lsn: Lsn(lsn) }
@@ -91,6 +114,20 @@ mod tests {
         for (position, newest, expected) in cases {
             assert_eq!(forks.has(position, TimelineId(newest)), expected, "{position:?} on {newest}");
         }
+    }
+
+    #[test]
+    fn a_fork_that_was_told_proves_what_is_lost_and_what_is_not() {
+        let mut forks = Forks::default();
+        forks.promoted(at(1, 90), TimelineId(2));
+        assert_eq!(forks.lost(at(1, 200), TimelineId(2)), None);
+        forks.forked(at(1, 100), TimelineId(2));
+        assert!(forks.has(at(1, 100), TimelineId(2)) && !forks.has(at(1, 101), TimelineId(2)));
+        assert_eq!(forks.lost(at(1, 101), TimelineId(2)), Some((Lsn(100), TimelineId(2))));
+        assert_eq!(forks.lost(at(1, 100), TimelineId(2)), None);
+        // What was seen of it before says less.
+        forks.promoted(at(1, 90), TimelineId(2));
+        assert!(forks.has(at(1, 100), TimelineId(2)));
     }
 
     #[test]

@@ -20,6 +20,20 @@ pub struct Floor {
     pub write: Option<(Moment, Durability)>,
     /// When the last read finished, where, and in which incarnation of that node.
     pub read: Option<LastRead>,
+    /// When the newest read before it finished that another node, or another incarnation, served. A last
+    /// read that was held to the floor had all of that; one at level `eventual` was not.
+    pub seen: Moment,
+}
+
+impl Floor {
+    /// A read has finished.
+    pub fn saw(&mut self, read: LastRead) {
+        if let Some(last) = self.read.replace(read)
+            && (last.node, last.incarnation) != (read.node, read.incarnation)
+        {
+            self.seen = self.seen.max(last.at);
+        }
+    }
 }
 
 /// The session's last read.
@@ -45,10 +59,10 @@ pub struct Need {
 impl Need {
     /// The floor's demand on `node` in its present `incarnation`.
     pub fn of_floor(floor: &Floor, node: NodeId, incarnation: u64) -> Need {
-        let mut need = Need::default();
+        let mut need = Need::default().and_inserted_by(floor.seen);
         match floor.write {
             Some((at, Durability::Flushed)) => need.flush = at,
-            Some((at, Durability::Inserted)) => need.insert = at,
+            Some((at, Durability::Inserted)) => need = need.and_inserted_by(at),
             None => {}
         }
         if let Some(read) = floor.read

@@ -147,6 +147,19 @@ impl PrimaryRing {
         self.insert.first_at(self.geometry.last_record_end(lsn))
     }
 
+    /// What had certainly been inserted by `moment`: the sample before the last one that was sent by then,
+    /// whose answer may have come later.
+    pub fn inserted_before(&self, moment: Moment) -> Option<Lsn> {
+        let sent_by = self.insert.entries.partition_point(|&(_, sent)| sent <= moment);
+        sent_by.checked_sub(2).map(|index| self.insert.entries[index].0)
+    }
+
+    /// What covers everything that had been inserted by `moment`: the first sample sent afterwards.
+    pub fn inserted_by(&self, moment: Moment) -> Option<Lsn> {
+        let before = self.insert.entries.partition_point(|&(_, sent)| sent < moment);
+        self.insert.entries.get(before).map(|&(lsn, _)| lsn)
+    }
+
     /// The newest sample, its LSNs rounded.
     pub fn newest(&self) -> Option<PrimarySample> {
         self.newest

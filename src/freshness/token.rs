@@ -100,6 +100,13 @@ pub enum Proof {
     Foreign(u64),
     /// The cluster goes on on this newer timeline, and nothing proves that it has the position.
     LeftBehind(TimelineId),
+    /// It lies behind the fork of a newer timeline: the cluster has lost it.
+    Lost {
+        /// The timeline that goes on.
+        next: TimelineId,
+        /// Where it forked.
+        fork: Lsn,
+    },
 }
 
 #[cfg(test)]

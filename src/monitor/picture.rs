@@ -5,6 +5,7 @@ use crate::cluster::health::{Evidence, Failure, HealthPolicy};
 use crate::cluster::roles::{Claim, Standing};
 use crate::cluster::view::{ClusterView, NodeLive, NodeState, NodeView, Standby};
 use crate::freshness::forks::Forks;
+use crate::freshness::losses::Failover;
 use crate::freshness::ring::{PrimaryRing, PrimarySample, Pushed, WalGeometry};
 use crate::freshness::token::{Proof, Token};
 use crate::lsn::{Lsn, TimelineId, WalPosition};
@@ -70,6 +71,12 @@ pub struct Picture {
     /// Whose samples the ring holds.
     ring_of: Option<NodeId>,
     forks: Forks,
+    /// Samples of the timeline that was left last.
+    left: PrimaryRing,
+    /// Was its primary shut down properly? Then nothing of it was lost.
+    shut_down: Option<NodeId>,
+    /// The newest failover.
+    failover: Option<Failover>,
     refreshed: Moment,
 }
 
@@ -84,6 +91,9 @@ impl Picture {
             ring: PrimaryRing::default(),
             ring_of: None,
             forks: Forks::default(),
+            left: PrimaryRing::default(),
+            shut_down: None,
+            failover: None,
             refreshed: Moment::NEVER,
         };
         picture.reload(nodes, policy);
@@ -211,22 +221,26 @@ impl Picture {
     }
 
     fn primary_sampled(&mut self, node: NodeId, sample: PrimarySample, now: Moment) -> Outcome {
-        let Some((tracked, view)) = self.entry(node) else { return Outcome::default() };
+        let Some((tracked, _)) = self.entry(node) else { return Outcome::default() };
         let geometry = tracked.geometry;
         tracked.timeline = Some(sample.timeline);
         tracked.position = Some(geometry.last_record_end(sample.insert));
         tracked.sent = Some(sample.sent);
         tracked.paused = false;
-        view.live.publish(sample.sent, sample.sent, sample.sent);
         self.settle();
-        if self.standing.primary != Some(node)
-            && let Some((tracked, view)) = self.entry(node)
-        {
-            // A request may be waiting for proof from the replica that it was a moment ago.
-            tracked.forget(&view.live);
+        let is_primary = self.standing.primary == Some(node);
+        if let Some((tracked, view)) = self.entry(node) {
+            // Readers look at these numbers without the picture: one that only claims to be the primary must
+            // not look fresh for a moment to a request that takes it for the replica that it was.
+            match is_primary {
+                true => view.live.publish(sample.sent, sample.sent, sample.sent),
+                false => tracked.forget(&view.live),
+            }
         }
-        if self.standing.primary == Some(node) {
+        if is_primary {
             self.ring.set_geometry(geometry);
+            // It is back.
+            self.shut_down = self.shut_down.filter(|&down| down != node);
             if self.ring.push(sample) != Pushed::OutOfOrder {
                 self.cover_replicas(sample, now);
             }
@@ -295,6 +309,43 @@ impl Picture {
         Outcome { view: self.refresh(now), ask_replicas: false, behind, prove_branch }
     }
 
+    /// The primary of `timeline` says where that forked, asked by a new connection or after a promotion.
+    /// `true`: writes of the timeline before may be lost.
+    pub fn forked(&mut self, node: NodeId, timeline: TimelineId, at: Lsn, now: Moment) -> bool {
+        let Some(old) = self.left.timeline().filter(|&old| old < timeline) else { return false };
+        if self.standing.primary != Some(node) || self.standing.timeline != Some(timeline) {
+            return false;
+        }
+        self.forks.forked(WalPosition { timeline: old, lsn: at }, timeline);
+        let old = std::mem::take(&mut self.left);
+        let failover = Failover::new(old, at, timeline, now);
+        self.failover = Some(match self.shut_down.take() {
+            Some(_) => failover.in_order(),
+            None => failover,
+        });
+        true
+    }
+
+    /// An operator lets no reads go to a node, or lets them again.
+    pub fn ban(&mut self, node: NodeId, banned: bool, now: Moment) -> Outcome {
+        if let Some((tracked, _)) = self.entry(node) {
+            tracked.banned = banned;
+        }
+        Outcome { view: self.refresh(now), ..Outcome::default() }
+    }
+
+    /// A node said that it is shut down in order.
+    pub fn is_shut_down(&mut self, node: NodeId) {
+        if self.ring_of == Some(node) {
+            self.shut_down = Some(node);
+        }
+    }
+
+    /// The newest failover that may have lost something.
+    pub fn failover(&self) -> Option<&Failover> {
+        self.failover.as_ref()
+    }
+
     /// A standby told how it replays.
     pub fn replays(&mut self, node: NodeId, standby: Standby) {
         if let Some((tracked, _)) = self.entry(node) {
@@ -342,7 +393,10 @@ impl Picture {
             return match self.forks.has(token.at, newest.timeline) {
                 // Whoever is proven to be on the newest timeline has all that it began with.
                 true => Proof::By(Moment(1)),
-                false => Proof::LeftBehind(newest.timeline),
+                false => match self.forks.lost(token.at, newest.timeline) {
+                    Some((fork, next)) => Proof::Lost { next, fork },
+                    None => Proof::LeftBehind(newest.timeline),
+                },
             };
         }
         let moment = (token.at.timeline == newest.timeline).then(|| self.ring.moment_of(token.at.lsn));
@@ -376,7 +430,10 @@ impl Picture {
         if !(new_timeline || of_another) {
             return;
         }
-        self.ring.clear();
+        match new_timeline && !self.ring.is_empty() {
+            true => self.left = std::mem::take(&mut self.ring),
+            false => self.ring.clear(),
+        }
         for (tracked, view) in self.tracked.iter_mut().zip(&self.view.nodes) {
             if Some(view.id) != next.primary {
                 tracked.forget(&view.live);

@@ -14,6 +14,7 @@ use crate::monitor::{Shared, count};
 use crate::node::NodeId;
 use std::error::Error;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -40,6 +41,10 @@ const SAMPLE: &str = "SELECT pg_catalog.pg_is_in_recovery(),
   CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_is_wal_replay_paused() END,
   CASE WHEN pg_catalog.pg_is_in_recovery()
     THEN (SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver LIMIT 1) END";
+
+/// Of a server that was promoted, and not started again since, the last position that it replayed: the end of
+/// the old timeline, as far as it had it (manual, "Recovery Information Functions").
+const FORK: &str = "SELECT pg_catalog.pg_last_wal_replay_lsn()";
 
 /// How a standby replays. Who it streams from is told to `pg_monitor` only.
 const STANDBY: &str = "SELECT (1000 * EXTRACT(epoch FROM
@@ -68,6 +73,8 @@ const FLUSH: &str = "SELECT pg_catalog.pg_logical_emit_message(true, 'pgweir', '
 struct Broken {
     failure: Failure,
     error: String,
+    /// Did the server say that it is being shut down in order?
+    in_order: bool,
 }
 
 /// Runs until the monitor is dropped or the task is aborted.
@@ -116,7 +123,7 @@ async fn live_once(
         Ok(Err(broken)) => return Some(broken),
         Err(_) => {
             let error = "no connection within connect_timeout".to_owned();
-            return Some(Broken { failure: Failure::Late, error });
+            return Some(Broken { failure: Failure::Late, error, in_order: false });
         }
     };
     {
@@ -133,7 +140,11 @@ async fn live_once(
             Err(broken) => break broken,
         }
     };
-    shared.upgrade()?.lines().remove(&node);
+    let shared = shared.upgrade()?;
+    shared.lines().remove(&node);
+    if broken.in_order || link.last_words.load(Ordering::Acquire) {
+        shared.picture().is_shut_down(node);
+    }
     Some(broken)
 }
 
@@ -147,10 +158,14 @@ struct Link {
     unflushed: Unflushed,
     /// When it was last asked how it replays.
     asked: Moment,
+    /// Was it asked, as a primary, where its timeline forked?
+    asked_fork: bool,
     /// Doubles with each sample in which a replica was behind while nobody waited.
     follow_up: Duration,
     /// For tests: the primary's samples are dated by their answers.
     dated_by_answer: bool,
+    /// Did the server say between two questions that it is being shut down in order?
+    last_words: Arc<AtomicBool>,
     // Ends the connection's task with the link.
     _driver: AbortOnDrop,
 }
@@ -193,16 +208,17 @@ async fn open(
     if let Some(password) = &settings.password {
         config.password(password.as_str());
     }
+    let last_words = Arc::new(AtomicBool::new(false));
     let (client, driver) = match &settings.tls {
         None => {
             config.ssl_mode(SslMode::Disable);
             let (client, connection) = config.connect(NoTls).await.map_err(refused)?;
-            (client, drive(connection, wake))
+            (client, drive(connection, wake, &last_words))
         }
         Some(tls) => {
             tls.demand_in(&mut config);
             let (client, connection) = config.connect(tls.connector()).await.map_err(refused)?;
-            (client, drive(connection, wake))
+            (client, drive(connection, wake, &last_words))
         }
     };
     let identity = client.query_one(IDENTITY, &[]).await.map_err(refused)?;
@@ -224,21 +240,27 @@ async fn open(
         geometry: identity.geometry,
         unflushed: Unflushed::default(),
         asked: Moment::NEVER,
+        asked_fork: false,
         follow_up: MIN_GAP,
         dated_by_answer: settings.defect == Defect::SampleInFlight,
+        last_words,
         _driver: driver,
     };
     Ok((link, identity))
 }
 
 /// Runs the connection. Its end wakes the probe, whose next query then tells why.
-fn drive<F>(connection: F, wake: &Arc<Notify>) -> AbortOnDrop
+fn drive<F>(connection: F, wake: &Arc<Notify>, last_words: &Arc<AtomicBool>) -> AbortOnDrop
 where
     F: Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static,
 {
-    let wake = Arc::clone(wake);
+    let (wake, last_words) = (Arc::clone(wake), Arc::clone(last_words));
     AbortOnDrop(tokio::spawn(async move {
-        drop(connection.await);
+        if let Err(error) = connection.await
+            && error.code() == Some(&SqlState::ADMIN_SHUTDOWN)
+        {
+            last_words.store(true, Ordering::Release);
+        }
         wake.notify_one();
     }))
 }
@@ -274,6 +296,7 @@ impl Link {
         };
         shared.perform(outcome);
         count(&shared.queries.samples);
+        self.ask_fork(&shared, node, sample).await;
         if let Sample::Primary(sample) = sample
             && self.is_to_flush(&shared, node, sample)
         {
@@ -284,6 +307,26 @@ impl Link {
             }
         }
         Some(Ok(pace))
+    }
+
+    /// Asks a new primary where its timeline forked.
+    async fn ask_fork(&mut self, shared: &Shared, node: NodeId, sample: Sample) {
+        let Sample::Primary(sample) = sample else {
+            self.asked_fork = false;
+            return;
+        };
+        if std::mem::replace(&mut self.asked_fork, true) {
+            return;
+        }
+        // A failure shows at the next sample; a server that began as a primary has nothing to tell.
+        let Ok(row) = self.client.query_one(FORK, &[]).await else { return };
+        let Ok(Some(at)) = row.try_get::<_, Option<PgLsn>>(0) else { return };
+        let at = Lsn(u64::from(at));
+        if shared.picture().forked(node, sample.timeline, at, clock::now()) {
+            tracing::warn!(timeline = sample.timeline.0, fork = %at,
+                "a failover: what the old primary had acknowledged behind the fork is lost");
+            shared.failovers.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     /// Does somebody wait for what the primary has inserted and nobody flushes?
@@ -315,7 +358,7 @@ impl Link {
                 Ok(answer) => return Some(answer),
                 Err(_) if clock::now().since(self.sent) >= policy.down_after => {
                     let error = "no answer within down_after".to_owned();
-                    return Some(Err(Broken { failure: Failure::Refused, error }));
+                    return Some(Err(Broken { failure: Failure::Refused, error, in_order: false }));
                 }
                 Err(_) => {
                     let shared = shared.upgrade()?;
@@ -410,7 +453,11 @@ fn sample_of(row: &Row, sent: Moment) -> Result<Sample, Broken> {
             Ok(Sample::Primary(PrimarySample { sent, insert, flush, timeline: TimelineId(number) }))
         }
         // It was promoted between two columns: the next answer is whole.
-        _ => Err(Broken { failure: Failure::Lost, error: "half an answer of a primary".to_owned() }),
+        _ => Err(Broken {
+            failure: Failure::Lost,
+            error: "half an answer of a primary".to_owned(),
+            in_order: false,
+        }),
     }
 }
 
@@ -434,11 +481,13 @@ fn identity_of(row: &Row) -> Result<Identity, tokio_postgres::Error> {
 
 fn refused(error: tokio_postgres::Error) -> Broken {
     let busy = error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS);
-    Broken { failure: if busy { Failure::Busy } else { Failure::Refused }, error: one_line(&error) }
+    let failure = if busy { Failure::Busy } else { Failure::Refused };
+    Broken { failure, error: one_line(&error), in_order: false }
 }
 
 fn lost(error: tokio_postgres::Error) -> Broken {
-    Broken { failure: Failure::Lost, error: one_line(&error) }
+    let in_order = error.code() == Some(&SqlState::ADMIN_SHUTDOWN);
+    Broken { failure: Failure::Lost, error: one_line(&error), in_order }
 }
 
 fn one_line(error: &tokio_postgres::Error) -> String {

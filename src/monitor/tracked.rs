@@ -35,6 +35,8 @@ pub struct Tracked {
     pub watermark: Watermark,
     /// How long replay takes.
     pub catch_up: CatchUp,
+    /// Has an operator banned it from serving reads?
+    pub banned: bool,
     /// For tests: what was proven once counts for ever.
     pub keeps_proofs: bool,
 }
@@ -54,6 +56,7 @@ impl Tracked {
             sent: None,
             watermark: Watermark::default(),
             catch_up: CatchUp::default(),
+            banned: false,
             keeps_proofs: false,
         }
     }
@@ -88,7 +91,7 @@ impl Tracked {
             NodeState::Up | NodeState::Suspect => standing.refusal(&self.claim(node.id)),
             NodeState::Unknown | NodeState::Down | NodeState::Removed => None,
         };
-        let serves_reads = refusal.is_none() && self.sent.is_some();
+        let serves_reads = refusal.is_none() && self.sent.is_some() && !self.banned;
         let changed = node.state != self.health.state()
             || node.role != role
             || node.timeline != self.timeline
@@ -109,13 +112,16 @@ impl Tracked {
             (Some(Role::Primary), ..) => Some(0),
             _ => None,
         };
-        note_refusal(node, refusal);
+        note_refusal(node, refusal.map(Refusal::as_str).or(self.banned.then_some(BANNED)));
         changed
     }
 }
 
+/// What tables say of a node that an operator has banned.
+const BANNED: &str = "banned by an operator: UNBAN ends that";
+
 /// A refusal stands in `last_error` while it lasts.
-fn note_refusal(node: &mut NodeView, refusal: Option<Refusal>) {
+fn note_refusal(node: &mut NodeView, wanted: Option<&'static str>) {
     const ALL: [Refusal; 5] = [
         Refusal::WrongSystem,
         Refusal::OldTimeline,
@@ -123,11 +129,12 @@ fn note_refusal(node: &mut NodeView, refusal: Option<Refusal>) {
         Refusal::UnprovenBranch,
         Refusal::Undecided,
     ];
-    let wanted = refusal.map(Refusal::as_str);
     let shown = node.last_error.as_deref();
     if wanted.is_some() && shown != wanted {
         node.last_error = wanted.map(Arc::from);
-    } else if wanted.is_none() && ALL.iter().any(|refusal| shown == Some(refusal.as_str())) {
+    } else if wanted.is_none()
+        && (shown == Some(BANNED) || ALL.iter().any(|refusal| shown == Some(refusal.as_str())))
+    {
         node.last_error = None;
     }
 }

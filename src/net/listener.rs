@@ -11,6 +11,15 @@ use tokio::net::{TcpListener, UnixListener};
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
 
+/// May another process listen at the same address?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sharing {
+    /// Its successor may, to take over without a gap.
+    WithSuccessor,
+    /// No.
+    Alone,
+}
+
 /// One listening socket.
 #[derive(Debug)]
 pub enum Listener {
@@ -22,9 +31,14 @@ pub enum Listener {
 
 impl Listener {
     /// Listens on every address that `host` has.
-    pub async fn tcp(host: &str, port: u16) -> io::Result<Vec<Listener>> {
+    pub async fn tcp(host: &str, port: u16, sharing: Sharing) -> io::Result<Vec<Listener>> {
         let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
-        addresses.into_iter().map(|address| bind(address).map(Listener::Tcp)).collect()
+        addresses.into_iter().map(|address| bind(address, sharing).map(Listener::Tcp)).collect()
+    }
+
+    /// A client that the system has connected already, if there is one: closing the socket would reset it.
+    pub async fn accept_waiting(&self) -> Option<(Stream, String)> {
+        tokio::time::timeout(Duration::from_millis(1), self.accept()).await.ok()
     }
 
     /// Listens on a Unix socket. A file that a dead process left there is replaced; a living one's is not.
@@ -81,9 +95,12 @@ impl Drop for Listener {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    if sharing == Sharing::WithSuccessor {
+        socket.set_reuse_port(true)?;
+    }
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }

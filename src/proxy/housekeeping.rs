@@ -113,6 +113,7 @@ pub fn publish(context: &Context) {
 async fn follow_roles(context: Arc<Context>) {
     let mut known: HashMap<NodeId, Role> = HashMap::new();
     let mut down = HashSet::new();
+    let mut quarantined = HashSet::new();
     let mut primary = None;
     loop {
         let view = context.monitor.view_handle().load_full();
@@ -122,6 +123,14 @@ async fn follow_roles(context: Arc<Context>) {
             } else if down.insert(node.id) && node.role != Some(Role::Primary) {
                 // Frozen, it would keep its readers waiting. A primary is missed only when there is another.
                 sever(&context, node.id);
+            }
+            match view.quarantined(node) {
+                Some(why) if quarantined.insert(node.id) => {
+                    tracing::error!(node = %node.name, timeline = node.timeline.map(|timeline| timeline.0), why,
+                        "it says that it is a primary, and is not written to");
+                }
+                Some(_) => {}
+                None => drop(quarantined.remove(&node.id)),
             }
             let Some(role) = node.role else { continue };
             if known.insert(node.id, role).is_some_and(|before| before != role) {

@@ -12,7 +12,7 @@ use crate::relay::lost::Lost;
 use crate::session::exchange::{Errand, GroupRecord};
 use crate::session::reply_queue::Pass;
 use crate::session::state::GroupEnd;
-use crate::sql::class::Marks;
+use crate::sql::class::{Access, Marks};
 use crate::sql::effects::Effect;
 use crate::wire::backend::{self, TransactionStatus};
 use crate::wire::frame::header;
@@ -37,6 +37,8 @@ pub(super) enum Withdrawal {
     Conflict,
     /// The connection was lost.
     Lost,
+    /// The server was shut down before it had done it, and has rolled it back.
+    ShutDown,
     /// Its copy of a statement is older than the schema that its client saw.
     Stale,
 }
@@ -198,6 +200,16 @@ impl Client {
                 }
                 fields.is_fatal().then(|| Digested::Lost(Lost::told(&fields)))
             }
+            b'N' => {
+                let fields = backend::error(frame);
+                if fields.sqlstate == Some(SqlState::ADMIN_SHUTDOWN)
+                    && let Some(record) = active.exchange.groups.front_mut()
+                {
+                    // SyncRepWaitForLSN: it says so, and then closes the connection without another word.
+                    record.committed_locally = true;
+                }
+                None
+            }
             b'D' => {
                 self.survey_row(frame);
                 None
@@ -243,7 +255,7 @@ impl Client {
         }
         active.answers.release();
         if let Some(record) = active.exchange.groups.front_mut() {
-            (record.retriable, record.restartable) = (false, false);
+            (record.retriable, record.restartable, record.resumable) = (false, false, false);
         }
     }
 
@@ -298,19 +310,19 @@ impl Client {
             },
             &mut |settings| self.context.intern(settings),
         );
+        let written = self.session.state.floor.write.filter(|&at| Some(at) != had_written).map(|(at, _)| at);
+        self.acknowledged = written.map(|at| (record.sent, at)).or(self.acknowledged);
         self.note_pins(record, new_pins);
         if !std::sync::Arc::ptr_eq(&had_settings, self.session.state.settings()) {
             self.dialect = dialect_of(self.session.state.settings(), self.default_dialect);
         }
         self.note_ddl(record, status);
         if self.bonds.is_some() {
-            let written = self.session.state.floor.write;
-            let written = written.filter(|_| written != had_written).map(|(at, _)| at);
-            self.settle_bonds(active, record, status, written);
+            self.settle_bonds(active, record, status, written, &had_settings);
         }
         if active.withheld.is_none()
             && let Some(next) = active.exchange.groups.front()
-            && next.retriable
+            && (next.retriable || next.resumable)
         {
             active.answers.hold();
         }
@@ -347,6 +359,7 @@ impl Client {
             Withdrawal::Standby => (&counters.replays_read_only, "standby"),
             Withdrawal::Conflict => (&counters.replays_conflict, "recovery_conflict"),
             Withdrawal::Lost => (&counters.replays_lost, "connection_lost"),
+            Withdrawal::ShutDown => (&counters.replays_lost, "shut_down"),
             Withdrawal::Stale => (&counters.replays_stale, "stale_statement"),
         };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -359,6 +372,10 @@ impl Client {
         let failed_it = node.map_or(0, |node| 1_u64.checked_shl(u32::from(node.0)).unwrap_or(0));
         // Once on another replica, then on the primary.
         let for_primary = matches!(cause, Withdrawal::ReadOnly | Withdrawal::Standby) || tried != 0;
+        if matches!(cause, Withdrawal::Lost | Withdrawal::ShutDown) {
+            let writes = active.exchange.groups.front().is_some_and(|record| record.access != Access::Read);
+            self.ended = self.ended_here(writes && cause == Withdrawal::ShutDown);
+        }
         let replay = Replay { primary: for_primary, excluded: tried | failed_it };
         if let (Withdrawal::ReadOnly, Some(fingerprint)) = (cause, fingerprint) {
             self.context.classifier.learn(fingerprint, self.database.id);

@@ -2,6 +2,7 @@
 //! it names. Most clients have neither, and no `Bonds`.
 
 use crate::causal::KEY_MAX;
+use crate::causal::store::Intent;
 use crate::fault::{Fault, SqlState};
 use crate::relay::buffer::Active;
 use crate::relay::client::{Client, End};
@@ -11,8 +12,9 @@ use crate::routing::request::{Demand, Held};
 use crate::session::exchange::{Bond, GroupRecord};
 use crate::session::group::Group;
 use crate::session::settings::{Settings, Value};
+use crate::session::split::Part;
 use crate::sql::class::{Access, Marks};
-use crate::sql::effects::{self, Argument, Effect, PgweirName, Scope};
+use crate::sql::effects::{self, Argument, Effect, PgweirName, PinReason, Scope};
 use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::header;
 use crate::wire::frontend;
@@ -39,8 +41,8 @@ pub enum Key {
 pub struct Open {
     /// Which.
     pub key: Arc<str>,
-    /// How often the store was told that somebody is about to write.
-    pub intents: u32,
+    /// What the store was told of who is about to write.
+    pub intents: Vec<Intent>,
 }
 
 /// See the file's head.
@@ -50,8 +52,10 @@ pub struct Bonds {
     pub own: Option<Arc<str>>,
     /// `SET pgweir.report_token`.
     pub report: bool,
-    /// The comment of the group at hand.
-    comment: Option<Arc<str>>,
+    /// The two as the startup packet asked for them.
+    at_login: (Option<Arc<str>>, bool),
+    /// The comments of the group at hand.
+    comment: Key,
     /// What the configured setting says, and in which settings that was looked up.
     named: Key,
     seen: Option<Arc<Settings>>,
@@ -77,9 +81,21 @@ pub struct Withheld {
 }
 
 impl Bonds {
-    /// The key in force.
+    /// RESET of one of pgweir's own settings.
+    pub fn reset(&mut self, name: PgweirName) {
+        match name {
+            PgweirName::CausalKey => self.own = self.at_login.0.clone(),
+            PgweirName::ReportToken => self.report = self.at_login.1,
+            PgweirName::Route | PgweirName::Consistency | PgweirName::MaxStaleness | PgweirName::Token => {}
+        }
+    }
+
+    /// The key in force with these settings.
     fn key(&mut self, setting: Option<&str>, settings: &Arc<Settings>) -> Key {
-        if let Some(key) = self.comment.as_ref().or(self.own.as_ref()) {
+        if self.comment != Key::None {
+            return self.comment.clone();
+        }
+        if let Some(key) = &self.own {
             return Key::Known(key.clone());
         }
         let Some(setting) = setting else { return Key::None };
@@ -90,14 +106,14 @@ impl Bonds {
         self.named.clone()
     }
 
-    fn join(&mut self, key: Key, intents: u32) {
+    fn join(&mut self, key: Key, intent: Option<Intent>) {
         match key {
             Key::None => {}
             Key::Unreadable => self.of_all = true,
             Key::Known(key) => match self.open.iter().position(|open| open.key == key) {
-                Some(at) => self.open[at].intents += intents,
+                Some(at) => self.open[at].intents.extend(intent),
                 None if self.open.len() >= KEYS_MAX => self.of_all = true,
-                None => self.open.push(Open { key, intents }),
+                None => self.open.push(Open { key, intents: Vec::from_iter(intent) }),
             },
         }
     }
@@ -115,11 +131,25 @@ fn key_of(value: &Value) -> Key {
             None => return Key::Unreadable,
         },
     };
+    named(&text)
+}
+
+/// What is too long is no key of its own.
+fn named(text: &str) -> Key {
     match text.len() {
         0 => Key::None,
         1..=KEY_MAX => Key::Known(text.into()),
         _ => Key::Unreadable,
     }
+}
+
+/// One key of those that the comments of one request name.
+fn one_of(keys: Vec<String>) -> Key {
+    keys.iter().map(|key| named(key)).fold(Key::None, |one, other| match (one, other) {
+        (Key::None, key) | (key, Key::None) => key,
+        (one, other) if one == other => one,
+        _ => Key::Unreadable,
+    })
 }
 
 fn is_number(text: &str) -> bool {
@@ -140,6 +170,7 @@ fn named_by(effect: &Effect, setting: &str) -> Option<Key> {
             effects::Value::Sql(text) => Value::Sql(text.as_str().into()),
             effects::Value::Config(text) => Value::Text(text.as_str().into()),
         })),
+        Effect::SetUnread(name) if name == setting => Some(Key::Unreadable),
         Effect::SetLocalUnknown => Some(Key::Unreadable),
         Effect::SetConfig(call) => match &call.name {
             Argument::Text(name) if !name.eq_ignore_ascii_case(setting) => None,
@@ -164,6 +195,14 @@ impl Client {
         self.bonds.get_or_insert_default()
     }
 
+    /// The startup packet has been read: resetting comes back to what it asked for.
+    pub(super) fn logged_in(&mut self) {
+        self.session.state.logged_in();
+        if let Some(bonds) = &mut self.bonds {
+            bonds.at_login = (bonds.own.clone(), bonds.report);
+        }
+    }
+
     /// Its causal key now.
     pub(super) fn causal_key(&mut self) -> Key {
         let setting = self.context.causal.setting.as_deref();
@@ -184,21 +223,23 @@ impl Client {
         if !idle && (self.hints.asks || sets) {
             return Ok(Some(false));
         }
-        let (token, key) = match self.hints.asks {
+        let (tokens, keys) = match self.hints.asks {
             true => self.asked_in(active, group),
-            false => (None, None),
+            false => (Vec::new(), Vec::new()),
         };
-        if self.bonds.is_some() || key.is_some() {
-            self.bonds_mut().comment = key.filter(|key| key.len() <= KEY_MAX).map(Arc::from);
+        if self.bonds.is_some() || !keys.is_empty() {
+            self.bonds_mut().comment = one_of(keys);
         }
         let status = self.session.state.status();
         let on_replica = self.is_block_on_replica() && status == TransactionStatus::InBlock;
-        if let Some(text) = token
-            && (on_replica || self.begins_read_only || self.session.state.held() == Held::Free)
-        {
+        let matters = on_replica
+            || self.begins_read_only
+            || self.is_promised()
+            || self.session.state.held() == Held::Free;
+        for text in tokens.iter().filter(|_| matters) {
             let refusal = match on_replica {
                 true => Err(too_late()),
-                false => self.require(&text).await,
+                false => self.require(text).await,
             };
             match refusal {
                 Ok((demand, warning)) => {
@@ -214,12 +255,15 @@ impl Client {
             }
             _ => None,
         };
-        if group.access == Access::Read && status == TransactionStatus::Idle || self.begins_read_only {
+        let apart = matches!(self.part, Part::Begins | Part::Reads);
+        if group.access == Access::Read && status == TransactionStatus::Idle || self.begins_read_only || apart
+        {
             self.demand_of_key(keyed).await;
         } else if let Some(key) = keyed {
             self.begin_anew_for(key).await;
         }
         if status != TransactionStatus::Idle
+            && !apart
             && let Some(bonds) = &self.bonds
         {
             self.hints.demand = self.hints.demand.and(bonds.block);
@@ -233,9 +277,9 @@ impl Client {
         Ok(None)
     }
 
-    /// The token and the key in a group's comments.
-    fn asked_in(&self, active: &Active, group: &Group) -> (Option<String>, Option<String>) {
-        let (mut token, mut key) = (None, None);
+    /// The tokens and the keys in a group's comments.
+    fn asked_in(&self, active: &Active, group: &Group) -> (Vec<String>, Vec<String>) {
+        let (mut tokens, mut keys) = (Vec::new(), Vec::new());
         let mut rest = &active.requests.fresh()[..group.len];
         while let Ok(Some(head)) = header(rest, usize::MAX) {
             let Some((frame, behind)) = rest.split_at_checked(head.frame_len) else { break };
@@ -247,9 +291,10 @@ impl Client {
                 _ => None,
             };
             let Some(asked) = text.map(effects::hints_of) else { continue };
-            (token, key) = (token.or(asked.token), key.or(asked.causal_key));
+            tokens.extend(asked.tokens);
+            keys.extend(asked.causal_keys);
         }
-        (token, key)
+        (tokens, keys)
     }
 
     fn key_set_by(&self, active: &Active, group: &Group, setting: &str) -> Option<Key> {
@@ -299,16 +344,16 @@ impl Client {
         let in_block = self.session.state.status() == TransactionStatus::InBlock;
         let Some(bonds) = &mut self.bonds else { return Ok(None) };
         // What SET LOCAL has named.
-        for open in bonds.open.iter_mut().filter(|open| in_block && open.intents == 0) {
-            open.intents += u32::from(store.intend(&open.key).await.is_ok());
+        for open in bonds.open.iter_mut().filter(|open| in_block && open.intents.is_empty()) {
+            open.intents.extend(store.intend(&open.key).await.ok());
         }
         let Key::Known(key) = key else { return Ok(None) };
-        let told = bonds.open.iter().any(|open| open.key == key && open.intents > 0);
-        if in_block && !group.writes && told {
+        let told = bonds.open.iter().any(|open| open.key == key && !open.intents.is_empty());
+        if in_block && told {
             return Ok(None);
         }
         let intended = match store.intend(&key).await {
-            Ok(()) => true,
+            Ok(intent) => Some(intent),
             Err(down) if self.context.causal.on_store_down == crate::config::settings::OnMismatch::Error => {
                 if !idle {
                     return Ok(Some(false));
@@ -316,7 +361,7 @@ impl Client {
                 return self.refuse(active, group, &refused(&down.to_string())).map(Some);
             }
             // Told behind the answer, where it cannot be recorded either.
-            Err(_) => false,
+            Err(_) => None,
         };
         self.bond = Some(Box::new(Bond { key, intended }));
         Ok(None)
@@ -337,6 +382,32 @@ impl Client {
         Ok(true)
     }
 
+    /// A group was answered without being sent: nothing is written under its key, and the next group has
+    /// a key of its own.
+    pub(super) async fn release_bond(&self, bond: &Bond) {
+        if let (Some(store), Some(intent)) = (&self.context.causal.store, bond.intended)
+            && let Err(down) = store.record(&bond.key, &[intent], None).await
+        {
+            tracing::debug!("{down}");
+        }
+    }
+
+    /// The transaction that is open ends without a COMMIT: nobody is about to write any more.
+    pub(super) fn abandon_bonds(&mut self) {
+        let Some(bonds) = &mut self.bonds else { return };
+        bonds.of_all = false;
+        let open = std::mem::take(&mut bonds.open);
+        let told: Vec<Open> = open.into_iter().filter(|open| !open.intents.is_empty()).collect();
+        let Some(store) = self.context.causal.store.clone().filter(|_| !told.is_empty()) else { return };
+        tokio::spawn(async move {
+            for open in told {
+                if let Err(down) = store.record(&open.key, &open.intents, None).await {
+                    tracing::debug!("{down}");
+                }
+            }
+        });
+    }
+
     /// The bond of a group that is about to be sent.
     pub(super) fn take_bond(&mut self, group: &Group) -> Option<Box<Bond>> {
         let intended = self.bond.take();
@@ -344,8 +415,15 @@ impl Client {
             return intended;
         }
         // A key that only this group's comment names.
-        let key = self.bonds.as_ref()?.comment.clone()?;
-        Some(Box::new(Bond { key, intended: false }))
+        let bonds = self.bonds.as_mut()?;
+        match &bonds.comment {
+            Key::Known(key) => Some(Box::new(Bond { key: key.clone(), intended: None })),
+            Key::Unreadable => {
+                bonds.of_all = true;
+                None
+            }
+            Key::None => None,
+        }
     }
 
     /// A group has ended, with or without a write that was acknowledged just now.
@@ -355,27 +433,44 @@ impl Client {
         record: &GroupRecord,
         status: TransactionStatus,
         written: Option<crate::moment::Moment>,
+        before: &Arc<Settings>,
     ) {
         let context = self.context.clone();
         let setting = context.causal.setting.as_deref();
         let Some(bonds) = &mut self.bonds else { return };
         if let Some(bond) = &record.bond {
-            bonds.join(Key::Known(bond.key.clone()), u32::from(bond.intended));
+            bonds.join(Key::Known(bond.key.clone()), bond.intended);
+        }
+        let resets = |effect: &Effect| matches!(effect, Effect::ResetAll | Effect::DiscardAll);
+        let reset = !record.failed && record.effects.iter().any(resets);
+        let wrote = record.wrote();
+        if wrote {
+            // Where the group changes the key too, nobody knows on which side of that it wrote.
+            for settings in [before, self.session.state.settings()] {
+                let key = bonds.key(setting, settings);
+                bonds.join(key, None);
+            }
+            // A setting that nobody can name may be the one that names the key.
+            bonds.of_all |= setting.is_some()
+                && bonds.own.is_none()
+                && self.session.state.pins.has(PinReason::UnknownSetting);
         }
         if let Some(setting) = setting {
-            let local = |effect: &&Effect| !matches!(effect, Effect::Set { scope: Scope::Session, .. });
-            for key in record.effects.iter().filter(local).filter_map(|effect| named_by(effect, setting)) {
-                bonds.join(key, 0);
-            }
+            let lasts = |effect: &Effect| matches!(effect, Effect::Set { scope: Scope::Session, .. });
+            let named = record.effects.iter().filter(|effect| wrote || !lasts(effect));
+            named.filter_map(|effect| named_by(effect, setting)).for_each(|key| bonds.join(key, None));
+        }
+        if reset {
+            [PgweirName::CausalKey, PgweirName::ReportToken].into_iter().for_each(|name| bonds.reset(name));
         }
         if status != TransactionStatus::Idle {
             return;
         }
-        bonds.comment = None;
+        bonds.comment = Key::None;
         bonds.block = Demand::default();
         if let Some(at) = written {
             let key = bonds.key(setting, self.session.state.settings());
-            bonds.join(key, 0);
+            bonds.join(key, None);
             bonds.open.iter().for_each(|open| context.causal.raise(&open.key, at));
             if bonds.of_all {
                 context.causal.raise_all(at);
@@ -383,7 +478,8 @@ impl Client {
         }
         let (keys, of_all) = (std::mem::take(&mut bonds.open), std::mem::take(&mut bonds.of_all));
         let shared = context.causal.store.is_some() && written.is_some() && (of_all || !keys.is_empty());
-        let waits = shared || (bonds.report && written.is_some()) || keys.iter().any(|open| open.intents > 0);
+        let waits =
+            shared || (bonds.report && written.is_some()) || keys.iter().any(|open| !open.intents.is_empty());
         if waits && active.answers.take_back(&writers::ready(status)) {
             active.withheld = Some(Box::new(Withheld { status, written, keys, of_all }));
         }
@@ -396,14 +492,22 @@ impl Client {
         let context = self.context.clone();
         let wrote = active.exchange.groups.iter().any(GroupRecord::wrote)
             || self.session.state.status() != TransactionStatus::Idle;
+        if active.exchange.groups.is_empty() {
+            // Without its COMMIT, a transaction ends with its server connection.
+            return self.abandon_bonds();
+        }
         if !wrote {
             return;
         }
         let key = self.causal_key();
         let Some(bonds) = &mut self.bonds else { return };
-        bonds.join(key, 0);
-        for bond in active.exchange.groups.iter().filter_map(|record| record.bond.as_deref()) {
-            bonds.join(Key::Known(bond.key.clone()), 0);
+        bonds.join(key, None);
+        for record in &active.exchange.groups {
+            let bond = record.bond.as_deref().map_or(Key::None, |bond| Key::Known(bond.key.clone()));
+            bonds.join(bond, None);
+            let setting = context.causal.setting.as_deref();
+            let named = record.effects.iter().filter_map(|effect| named_by(effect, setting?));
+            named.for_each(|key| bonds.join(key, None));
         }
         std::mem::take(&mut bonds.open).iter().for_each(|open| context.causal.raise(&open.key, now));
         if std::mem::take(&mut bonds.of_all) {
@@ -457,6 +561,15 @@ fn refused(why: &str) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn comments_name_one_key_or_nobody_knows_which() {
+        let key = |keys: &[&str]| one_of(keys.iter().map(ToString::to_string).collect());
+        let one = Key::Known("one".into());
+        assert_eq!((key(&[]), key(&[""]), key(&["one"])), (Key::None, Key::None, one.clone()));
+        assert_eq!((key(&["one", "one"]), key(&["one", "two"])), (one, Key::Unreadable));
+        assert_eq!(key(&["x".repeat(KEY_MAX + 1).as_str()]), Key::Unreadable);
+    }
 
     #[test]
     fn only_what_is_certain_is_a_key() {

@@ -99,7 +99,9 @@ async fn rows(
     let names = async |sql: &str| -> Result<Vec<String>, tokio_postgres::Error> {
         client.query(sql, &[]).await?.iter().map(|row| row.try_get(0)).collect()
     };
-    let sets: bool = client.query_one(QUERIES.async_commit_possible, &[]).await?.try_get(0)?;
+    let yes = async |sql: &str| -> Result<bool, tokio_postgres::Error> {
+        client.query_one(sql, &[]).await?.try_get(0)
+    };
     Ok(CatalogRows {
         writing_functions: names(QUERIES.writing_functions).await?,
         safe_functions: names(QUERIES.safe_functions).await?,
@@ -107,7 +109,10 @@ async fn rows(
         primary_only_relations: names(QUERIES.primary_only_relations).await?,
         writing_types: names(QUERIES.writing_types).await?,
         writing_operators: names(QUERIES.writing_operators).await?,
-        async_commit_possible: sets,
+        async_commit_possible: yes(QUERIES.async_commit_possible).await?,
+        momentary_functions: names(QUERIES.momentary_functions).await?,
+        momentary_relations: names(QUERIES.momentary_relations).await?,
+        other_isolation_possible: yes(QUERIES.other_isolation_possible).await?,
         readers: readers(client, named).await?,
     })
 }

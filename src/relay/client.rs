@@ -15,6 +15,7 @@ use crate::relay::catalogs::DatabaseCatalog;
 use crate::relay::context::Context;
 use crate::relay::find::LagRead;
 use crate::relay::lookup::Lookup;
+use crate::relay::lost_transaction::Ended;
 use crate::relay::recycle;
 use crate::relay::rule::{MetBySession, Ruled};
 use crate::relay::survey::Survey;
@@ -24,6 +25,7 @@ use crate::session::exchange::Bond;
 use crate::session::group::Scan;
 use crate::session::machine::Session;
 use crate::session::reply_queue::{Act, Kind, Undo};
+use crate::session::split::Part;
 use crate::sql::effects::Upheaval;
 use crate::sql::lexer::Dialect;
 use crate::wire::backend::TransactionStatus;
@@ -96,6 +98,12 @@ pub struct Client {
     pub upheavals: Option<Box<Vec<Upheaval>>>,
     /// Is the next group one that a replica could not finish?
     pub replay: Option<Replay>,
+    /// When its last acknowledged write was sent, and when it was acknowledged.
+    pub acknowledged: Option<(Moment, Moment)>,
+    /// So many failovers it has been told of.
+    pub failovers: u64,
+    /// Where it has lost its primary's connection, until it has another.
+    pub ended: Option<Ended>,
     /// What the comments of the group at hand ask for.
     pub hints: Hints,
     /// When the group at hand arrived, where its level asks for it.
@@ -112,6 +120,8 @@ pub struct Client {
     pub survey: Option<Box<Survey>>,
     /// Does the group at hand begin (again) a transaction that a replica can serve?
     pub begins_read_only: bool,
+    /// What the group at hand is to a transaction that is split.
+    pub part: Part,
     /// The transaction block that is open. Boxed: an idle client has none.
     pub block: Option<Box<Block>>,
     /// Did the server accept what pgweir asked it last?
@@ -179,6 +189,7 @@ impl Client {
             (limits.prepared_statements as usize, limits.client_statements as usize)
         };
         let keyed = parts.context.causal.setting.is_some();
+        let failovers = parts.context.monitor.failovers();
         Client {
             context: parts.context,
             tenant: parts.tenant,
@@ -193,6 +204,9 @@ impl Client {
             ddl: false,
             upheavals: None,
             replay: None,
+            ended: None,
+            acknowledged: None,
+            failovers,
             hints: Hints::default(),
             arrived: Moment::NEVER,
             ruled: Ruled::default(),
@@ -201,6 +215,7 @@ impl Client {
             bond: None,
             survey: None,
             begins_read_only: false,
+            part: Part::Other,
             block: None,
             aligned: true,
             own_portal: None,
@@ -292,12 +307,16 @@ impl Client {
                 }
                 Poll::Pending => {}
             }
+            let outlives = self.attached.is_some() && self.outlives_server();
             if let Some(connection) = self.attached.as_mut().and_then(|attached| attached.lease.connection())
             {
                 let room = active.answers.room(0).unwrap_or_default();
                 match connection.stream.poll_read_some(cx, room) {
                     // What becomes of the transaction is decided when the client goes on with it.
-                    Poll::Ready(Ok(0) | Err(_)) if self.is_block_on_replica() => self.drop_connection(),
+                    Poll::Ready(Ok(0) | Err(_)) if outlives => {
+                        self.ended = self.ended_here(false);
+                        self.drop_connection();
+                    }
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(lost_while_held(self))),
                     Poll::Ready(Ok(len)) => {
                         active.answers.filled(len);
@@ -388,6 +407,9 @@ impl Client {
                         active.exchange.builder.reset();
                         return Ok(());
                     }
+                    if let Some(bond) = self.bond.take() {
+                        Box::pin(self.release_bond(&bond)).await;
+                    }
                 }
             }
         }
@@ -433,7 +455,7 @@ impl Client {
 
     /// May the session do without the server connection that it has?
     pub fn is_free(&self) -> bool {
-        self.session.state.held() == crate::routing::request::Held::Free
+        (self.session.state.held() == crate::routing::request::Held::Free || self.is_promised())
             && self.tenant.mode() == crate::config::settings::PoolMode::Transaction
     }
 
@@ -487,6 +509,9 @@ impl Client {
     /// Cleans up behind the client, which has left `in_flight` groups unanswered.
     async fn leave(mut self: Box<Self>, end: End, in_flight: usize) {
         self.context.clients.leave(&self.slot);
+        if in_flight == 0 {
+            self.abandon_bonds();
+        }
         let Some(mut attached) = self.attached.take() else { return };
         // Of several, a cancel request may hit the BEGIN before the others, which then would commit.
         let running = matches!(end, End::Gone | End::Fatal(_)) && in_flight == 1;

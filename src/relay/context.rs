@@ -11,6 +11,7 @@ use crate::net::worker::Crew;
 use crate::pool::tenant::Tenant;
 use crate::relay::cancel::{CANCELS_MAX, ClientSlot, Clients};
 use crate::relay::catalogs::{Catalogs, DatabaseCatalog};
+use crate::relay::pauses::Pauses;
 use crate::relay::rule::Ruling;
 use crate::session::settings::{Interner, Settings};
 use crate::sql::cache::{Classifier, LocalCache, Scope};
@@ -91,6 +92,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Rare events.
     pub counters: Counters,
+    /// What an operator holds.
+    pub pauses: Pauses,
     /// Who works.
     pub crew: Arc<Crew>,
     /// Places for cancel requests that are being served.
@@ -153,6 +156,7 @@ impl Context {
             causal: parts.causal,
             clients: Clients::default(),
             metrics: parts.metrics,
+            pauses: Pauses::default(),
             crew: parts.crew,
             counters: Counters::default(),
             cancels: Semaphore::new(CANCELS_MAX),

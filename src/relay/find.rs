@@ -11,6 +11,7 @@ use crate::pool::checkout::Lease;
 use crate::relay::client::Client;
 use crate::relay::context::Context;
 use crate::relay::fence::FenceWait;
+use crate::relay::lost_transaction::{Meant, ended_by_administrator};
 use crate::relay::reach::{Holding, check_out, is_worth_waiting, no_primary, too_many_lag_reads, too_stale};
 use crate::routing::lag_reads;
 use crate::routing::reason::Reason;
@@ -54,8 +55,23 @@ impl Drop for LagRead {
 }
 
 impl Client {
-    /// Decides, checks out, and decides again where that did not work out.
+    /// Finds a server, unless an operator holds its database: then when that is over.
     pub(super) async fn find(&self, group: &Group) -> Found {
+        loop {
+            if self.is_paused()
+                && let Err(fault) = self.wait_for_resume().await
+            {
+                return Found::Refused(fault);
+            }
+            match self.find_now(group).await {
+                Found::Connection(lease, ..) if self.is_paused() => lease.checkin(),
+                found => return found,
+            }
+        }
+    }
+
+    /// Decides, checks out, and decides again where that did not work out.
+    async fn find_now(&self, group: &Group) -> Found {
         let mut request = self.request(group);
         // It may wait in line for long enough that the replica restarts: then the floor demands more.
         let floor = match request.consistency {
@@ -63,17 +79,23 @@ impl Client {
             Consistency::Session | Consistency::Strict | Consistency::Global => request.floor,
         };
         let (mut fence, mut turn) = (FenceWait::default(), None);
+        let mut begins_for = None;
         loop {
             let seen = self.context.monitor.publications();
             let (target, reason) = self.decide(&request);
             match target {
+                // A transaction begins on the primary, whatever else is said of reads that come there.
+                Target::Primary | Target::Refuse if request.split => {
+                    begins_for = Some(reason);
+                    request = request.begins();
+                }
                 Target::Primary if self.unfenced(&request).is_some() => {
                     if let Err(fault) = self.wait_for_fence(&request, &mut fence, seen).await {
                         return Found::Refused(fault);
                     }
                 }
                 Target::Primary => match self.lag_read(reason) {
-                    Ok(place) => match self.find_primary(reason, place).await {
+                    Ok(place) => match self.find_primary(begins_for.unwrap_or(reason), place).await {
                         // There is another primary than when it was asked for.
                         Found::Connection(lease, ..) if self.unfenced(&request).is_some() => lease.checkin(),
                         found => return found,
@@ -175,13 +197,23 @@ impl Client {
     /// The proven primary; while there is none the statement is held, within a bound of time and number.
     async fn find_primary(&self, reason: Reason, place: Option<LagRead>) -> Found {
         let context = self.context.clone();
-        let limits = context.config.load().limits.clone();
+        let (limits, fence_after) = {
+            let config = context.config.load();
+            (config.limits.clone(), config.cluster.monitor.fence_after)
+        };
         let until = clock::now().plus(limits.hold_time);
         let mut held = None;
         loop {
             let seen = self.context.monitor.publications();
             let view = self.context.monitor.view_handle().load_full();
+            let meant = self.ended.map(|ended| self.meant(ended));
             let last = match view.primary.and_then(|primary| view.node(primary)) {
+                _ if matches!(meant, Some(Meant::Unknown)) => None,
+                // Nobody knows what it is by now.
+                Some(node) if node.live.is_fenced(clock::now(), fence_after) => None,
+                _ if matches!(meant, Some(Meant::Statement)) => {
+                    return Found::Refused(Box::new(ended_by_administrator()));
+                }
                 Some(node) => match self.take_primary(node).await {
                     Ok(lease) => return Found::Connection(lease, Role::Primary, reason, place),
                     Err(fault) if is_worth_waiting(&fault) => Some(fault),

@@ -126,7 +126,7 @@ async fn log_in(
         writers::negotiate(&mut bytes, startup.spoken_minor(), startup.extensions.clone());
         stream.write_all(&bytes).await?;
     }
-    if context.is_draining() {
+    if context.is_draining() && !context.config.load().reuse_port {
         return Err(Fault::proxy(SqlState::CANNOT_CONNECT_NOW, "pgweir is shutting down").into());
     }
     let credential = authenticate(context, stream, &startup).await?;
@@ -305,6 +305,7 @@ async fn prepare(
             }
         }
     }
+    client.logged_in();
     let mut bytes = Vec::new();
     warnings.iter().for_each(|warning| writers::fault(&mut bytes, Severity::Warning, warning));
     client.stream.write_all(&bytes).await?;

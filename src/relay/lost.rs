@@ -9,6 +9,7 @@ use crate::node::Role;
 use crate::relay::answer::Withdrawal;
 use crate::relay::buffer::Active;
 use crate::relay::client::{Client, End};
+use crate::relay::lost_transaction::last_words;
 use crate::routing::request::Held;
 use crate::session::exchange::{Errand, GroupRecord};
 use crate::sql::class::{Access, Marks};
@@ -75,18 +76,7 @@ impl Client {
     pub fn lost_server(&mut self, active: &mut Active, lost: Lost) -> Result<(), End> {
         self.doubt_bonds(active);
         let held = self.session.state.held();
-        if let Some(attached) = &self.attached {
-            let node = attached.lease.pool().node;
-            tracing::warn!(
-                node = node.0,
-                in_flight = active.exchange.groups.len(),
-                "server connection lost: {}",
-                lost.why
-            );
-            if !lost.misunderstood {
-                self.context.monitor.report(node, Evidence::ConnectionLost);
-            }
-        }
+        self.tell_of_lost(active.exchange.groups.len(), &lost);
         if active.answers.is_holding() {
             // What the client has not seen of an answer is none.
             active.answers.withdraw();
@@ -109,6 +99,10 @@ impl Client {
             self.withdraw(active, Withdrawal::Lost);
             return Ok(());
         }
+        if self.was_shut_down(active, &lost) {
+            self.withdraw(active, Withdrawal::ShutDown);
+            return Ok(());
+        }
         let between = active.exchange.groups.is_empty() && !active.exchange.open;
         if between && self.is_free() && !active.answers.is_mid_message() {
             // Between two requests: a server that is shut down says so behind a complete answer,
@@ -126,6 +120,13 @@ impl Client {
             self.lost_read_only(active, &lost);
             return Ok(());
         }
+        let is_settled = match self.is_promised() {
+            true => !opens && self.lost_apart(active, &lost),
+            false => self.lost_transaction(active, &lost),
+        };
+        if is_settled {
+            return Ok(());
+        }
         if keeps || opens || active.answers.is_mid_message() {
             self.drop_connection();
             active.answers.drop_unseen();
@@ -133,6 +134,26 @@ impl Client {
         }
         self.answer_lost(active, TransactionStatus::Idle, &|record| fate(record, &lost));
         Ok(())
+    }
+
+    fn tell_of_lost(&self, in_flight: usize, lost: &Lost) {
+        let Some(attached) = &self.attached else { return };
+        let node = attached.lease.pool().node;
+        tracing::warn!(node = node.0, in_flight, "server connection lost: {}", lost.why);
+        if !lost.misunderstood {
+            self.context.monitor.report(node, Evidence::ConnectionLost);
+        }
+    }
+
+    /// Reads of a transaction that has not begun have lost their replica, and cannot be sent again: the
+    /// transaction fails, as it would with one server. False: nobody could say in which state.
+    fn lost_apart(&mut self, active: &mut Active, lost: &Lost) -> bool {
+        let is_clear = self.tenant.mode() == PoolMode::Transaction && !active.answers.is_mid_message();
+        if is_clear {
+            self.fail_promised();
+            self.answer_lost(active, TransactionStatus::Failed, &|record| fate(record, lost));
+        }
+        is_clear
     }
 
     /// Everything in flight would be sent again. On a replica all of it are reads; behind a read on the
@@ -185,7 +206,7 @@ impl Client {
 
 /// What became of a request whose server was lost.
 fn fate(record: &GroupRecord, lost: &Lost) -> Fault {
-    let why = lost.why.to_string();
+    let why = last_words(record, lost);
     match record.access {
         Access::Read => Fault::server(SqlState::CONNECTION_FAILURE, "the server was lost while it answered")
             .detail(why)

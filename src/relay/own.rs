@@ -7,11 +7,14 @@ use crate::config::values;
 use crate::fault::{Fault, SqlState};
 use crate::relay::buffer::Active;
 use crate::relay::client::Client;
+use crate::routing::reason::Reason;
 use crate::routing::request::{Consistency, Demand, Target};
 use crate::session::group::Group;
 use crate::session::machine::too_many_names;
 use crate::session::prepared::{SERVER_NAME_PREFIX, Scope};
+use crate::session::split::Part;
 use crate::sql::class::{Access, Class, Marks, Route};
+use crate::sql::control::control_of;
 use crate::sql::effects::{self, Effect, PgweirName, PinReason, effects_of};
 use crate::sql::lexer::statements::{Literals, Statements};
 use crate::sql::lexer::{Keys, shape_of};
@@ -35,12 +38,18 @@ impl Client {
         let bytes = active.requests.fresh()[..group.len].to_vec();
         let classes = active.exchange.builder.classes().to_vec();
         let mut out = Vec::new();
+        // BEGIN and the like may be sent to a server another time.
+        let scope = match self.part {
+            Part::Answered => self.session.scope_for(b"", &active.exchange, || self.context.next_id()),
+            Part::Other | Part::Begins | Part::Reads => Scope::default(),
+        };
         let result = match group.own > 0 && group.foreign > 0 {
             true => Err(mixed()),
-            false => self.answer_frames(&bytes, &classes, &mut out).await,
+            false => self.answer_frames(&bytes, &classes, &scope, &mut out).await,
         };
         if let Err(fault) = result {
             writers::fault(&mut out, Severity::Error, &fault);
+            self.fail_promised();
         }
         if group.complete {
             out.extend_from_slice(&writers::ready(self.session.state.status()));
@@ -55,6 +64,7 @@ impl Client {
         &mut self,
         bytes: &[u8],
         classes: &[Class],
+        scope: &Scope,
         out: &mut Vec<u8>,
     ) -> Result<(), Fault> {
         let mut rest = bytes;
@@ -62,7 +72,7 @@ impl Client {
         while let Some(head) = header(rest, usize::MAX).map_err(violation)? {
             let Some((frame, behind)) = rest.split_at_checked(head.frame_len) else { break };
             rest = behind;
-            self.answer_frame(head.tag, frame, &mut classes, out).await?;
+            self.answer_frame(head.tag, frame, (&mut classes, scope), out).await?;
         }
         Ok(())
     }
@@ -71,7 +81,7 @@ impl Client {
         &mut self,
         tag: u8,
         frame: &[u8],
-        classes: &mut (impl Iterator<Item = Class> + Send),
+        (classes, scope): (&mut (impl Iterator<Item = Class> + Send), &Scope),
         out: &mut Vec<u8>,
     ) -> Result<(), Fault> {
         match tag {
@@ -85,13 +95,12 @@ impl Client {
                 let parse = frontend::parse(frame).map_err(violation)?;
                 let context = self.context.clone();
                 let next_id = || context.next_id();
-                let scope = Scope::default();
-                let statement = self.tenant.statement(parse.text, parse.types, &scope, next_id);
+                let statement = self.tenant.statement(parse.text, parse.types, scope, next_id);
                 if !parse.name.is_empty() && self.session.names() >= self.names_limit {
                     return Err(too_many_names());
                 }
                 if let Some(class) = classes.next() {
-                    self.session.remember(parse.name, statement, class);
+                    self.session.remember(parse.name, statement, class, context.next_id());
                 }
                 out.extend_from_slice(&writers::PARSE_COMPLETE);
                 Ok(())
@@ -184,6 +193,11 @@ impl Client {
 
     /// Does it and says what came of it. Several in one string: the last one answers.
     async fn own_answer(&mut self, text: &[u8], out: &mut Vec<u8>) -> Result<Answer, Fault> {
+        if self.part == Part::Answered
+            && let Some(control) = control_of(text)
+        {
+            return Ok(Answer::Done(self.answer_control(control, text)));
+        }
         let mut answer = Answer::Done("SET");
         let effects = effects_of(text, self.dialect);
         if effects.len() != Statements::new(text, Literals::FirstOfList).count() {
@@ -209,8 +223,10 @@ impl Client {
                     Answer::Done("SET")
                 }
                 Effect::PgweirReset(name) => {
-                    self.reset_own(name)?;
-                    self.session.state.keep_own(name);
+                    self.session.state.reset_own(name);
+                    if matches!(name, PgweirName::CausalKey | PgweirName::ReportToken) {
+                        self.bonds_mut().reset(name);
+                    }
                     Answer::Done("RESET")
                 }
                 Effect::PgweirShow(name) => {
@@ -269,19 +285,6 @@ impl Client {
         Ok(None)
     }
 
-    fn reset_own(&mut self, name: PgweirName) -> Result<(), Fault> {
-        let state = &mut self.session.state;
-        match name {
-            PgweirName::Route => state.route = Route::Auto,
-            PgweirName::Consistency => state.consistency = None,
-            PgweirName::MaxStaleness => state.max_staleness = None,
-            PgweirName::Token => state.demand = Demand::default(),
-            PgweirName::CausalKey => self.bonds_mut().own = None,
-            PgweirName::ReportToken => self.bonds_mut().report = false,
-        }
-        Ok(())
-    }
-
     async fn show_own(&mut self, name: PgweirName) -> Result<String, Fault> {
         match name {
             PgweirName::Token => return Ok(self.token().await?.to_string()),
@@ -325,13 +328,23 @@ impl Client {
         if self.bonds.is_some() && self.hints.demand == Demand::default() {
             self.demand_of_key(None).await;
         }
-        let (target, reason) = self.decide_now(&group);
+        let promises = self.would_promise(statement);
+        self.part = self.part_of_statement(&group);
+        let (target, mut reason) = self.decide_now(&group);
+        if self.is_promised() && target == Target::Primary && self.part == Part::Other {
+            reason = Reason::InTransaction;
+        }
         let view = self.context.monitor.view_handle().load_full();
         let mut lines = vec![
             format!("Route: {} (reason: {})", target_name(&target, &view), reason.as_str()),
             format!("  Access: {} ({})", class.access.as_str(), class.why.as_str()),
             format!("  Fingerprint: {}", shape_of(statement, &Keys::fixed()).fingerprint),
         ];
+        if promises {
+            lines.push(
+                "  Begins with the first thing that is not plainly a read (transactions: split)".to_owned(),
+            );
+        }
         let reads = class.access == Access::Read || self.begins_read_only;
         lines.extend(rule.filter(|_| reads).map(|rule| format!("  Rule: {rule}")));
         if class.marks.contains(Marks::MULTI_STATEMENT) {

@@ -11,6 +11,7 @@ use crate::relay::buffer::Active;
 use crate::relay::client::{Attached, Client, End, Hints};
 use crate::relay::draw::draw;
 use crate::relay::find::{Found, LagRead};
+use crate::relay::lost_transaction::{is_repeatable, is_resumable};
 use crate::relay::own;
 use crate::relay::reach::lost_while_aligned;
 use crate::relay::read_only::misleading;
@@ -24,6 +25,7 @@ use crate::session::group::Group;
 use crate::session::machine::Outgoing;
 use crate::session::reply_queue::Act;
 use crate::session::settings::difference;
+use crate::session::split::Part;
 use crate::sql::class::{Access, Marks, Route};
 use crate::sql::effects;
 use crate::wire::backend::TransactionStatus;
@@ -54,24 +56,39 @@ impl Client {
         self.place_within(active, group, ALIGN_ATTEMPTS).await
     }
 
-    async fn place_within(&mut self, active: &mut Active, group: &Group, attempts: u8) -> Result<bool, End> {
+    /// What the group asks for, apart from its text. True: nothing is in flight before it.
+    fn look_at(&mut self, active: &mut Active, group: &Group) -> bool {
         self.hints = self.hints_of(active, group);
         self.ruled = self.rule_of(active, group);
         if self.level() == Consistency::Global {
             self.arrived = active.requests.arrived();
         }
+        self.begins_read_only = self.begins_read_only_with(active, group);
+        let idle = active.exchange.groups.is_empty() && !active.exchange.open;
+        // What is in flight may begin or end a transaction.
+        self.part = if idle { self.part_of(active, group) } else { Part::Other };
+        if idle && !active.skip_to_sync {
+            // Nothing is decided by where the last request went.
+            self.release(active);
+        }
+        idle
+    }
+
+    async fn place_within(&mut self, active: &mut Active, group: &Group, attempts: u8) -> Result<bool, End> {
+        let idle = self.look_at(active, group);
         if active.skip_to_sync {
             return Ok(self.skip(active, group));
         }
-        self.begins_read_only = self.begins_read_only_with(active, group);
-        let idle = active.exchange.groups.is_empty() && !active.exchange.open;
-        if idle {
-            // Nothing is decided by where the last request went.
-            self.release(active);
+        if idle && self.failovers != self.context.monitor.failovers() && self.tells_of_loss(active, group) {
+            return Ok(true);
         }
         if group.needs_name && active.exchange.queue.owes_name(None) {
             // Whether the name is given is known when that group has ended.
             return Ok(false);
+        }
+        if self.part == Part::Answered {
+            Box::pin(self.answer_own(active, group)).await;
+            return Ok(true);
         }
         if (self.bonds.is_some() || self.hints.asks)
             && let Some(done) = Box::pin(self.bind(active, group, idle)).await?
@@ -137,6 +154,7 @@ impl Client {
                 Some(fault) => self.refuse_unfenced(active, group, fault),
                 None => self.stay(active, group).await?,
             },
+            None if self.is_promised() => Box::pin(self.go_on_promised(active, group)).await?,
             None if self.session.state.status() != TransactionStatus::Idle => {
                 Box::pin(self.resume(active, group)).await?
             }
@@ -159,8 +177,9 @@ impl Client {
             // not be forgotten with what was prepared before.
             return Placed::Later;
         }
-        if active.exchange.groups.iter().any(|record| record.restartable) || self.is_estranged(active, group)
-        {
+        // Whether a promised transaction has failed decides what may follow.
+        let open = |record: &GroupRecord| record.restartable || record.promised;
+        if active.exchange.groups.iter().any(open) || self.is_estranged(active, group) {
             return Placed::Later;
         }
         if attached.role == Role::Primary {
@@ -229,8 +248,13 @@ impl Client {
         let config = self.context.config.load();
         let policy = &config.routing.policy;
         let request = self.request(group);
-        let decision = decide(&request, &view, policy, clock::now(), draw());
+        let now = clock::now();
+        let decision = decide(&request, &view, policy, now, draw());
         let (node, need, role) = match decision.target {
+            // Looked at once more: where it reads no more, it begins.
+            Target::Primary | Target::Refuse if request.split => return None,
+            // First it must be known whom the end of it was meant for.
+            Target::Primary if self.ended.is_some() => return None,
             Target::Primary if unfenced(&request, &view, policy).is_some() => return None,
             Target::Primary => (view.primary?, Need::default(), Role::Primary),
             Target::Replica { node, need } => (node, need, Role::Replica),
@@ -241,9 +265,21 @@ impl Client {
             Role::Replica => None,
         };
         let node = view.node(node)?;
+        if role == Role::Primary && node.live.is_fenced(now, config.cluster.monitor.fence_after) {
+            return None;
+        }
         let mut lease = self.tenant.pool(node)?.try_checkout(self.session.state.settings())?;
+        if self.is_paused() {
+            lease.checkin();
+            return None;
+        }
         let established = lease.connection()?.established;
         let fresh = node.live.freshness();
+        // The replica may have restarted since it was chosen: then what it has shown counts no more.
+        let need = match request.consistency {
+            Consistency::Eventual => need,
+            _ => need.and(Need::of_floor(&request.floor, node.id, fresh.incarnation)),
+        };
         let proven = need.is_met_on(&fresh, established) || policy.defect.lets_through(&need, &fresh);
         if role == Role::Replica && !proven {
             lease.checkin();
@@ -293,7 +329,7 @@ impl Client {
             (held, _) => held,
         };
         let hints = self.hints;
-        Request {
+        self.split_request(Request {
             access: group.access,
             why: group.why,
             begins_read_only: self.begins_read_only,
@@ -315,7 +351,8 @@ impl Client {
             waiting_until: None,
             excluded: replay.excluded,
             rule: self.ruled.asked,
-        }
+            split: false,
+        })
     }
 
     /// The level of the group at hand: the stricter of what its client (in a comment, else for the
@@ -334,12 +371,14 @@ impl Client {
             self.slot.attach(connection.node, &connection.key);
             self.session.state.carried = connection.settings.clone();
         }
+        self.ended = None;
         self.attached = Some(Attached { lease, role, incarnation, lag_read });
     }
 
     /// Does the connection carry other settings than the session wants?
     fn is_askew(&self) -> bool {
-        self.carries_other() && self.session.state.status() == TransactionStatus::Idle
+        let between = self.session.state.status() == TransactionStatus::Idle || self.is_promised();
+        self.carries_other() && between
     }
 
     pub(super) fn carries_other(&self) -> bool {
@@ -384,7 +423,8 @@ impl Client {
             (record.access, record.writes) = (Access::Read, false);
         }
         record.bond = bond;
-        if self.begins_read_only {
+        record.promised = on_replica && matches!(self.part, Part::Begins | Part::Reads);
+        if self.begins_read_only || self.part == Part::Begins {
             // A refusal is not the fault of its BEGIN.
             record.fingerprint = None;
         }
@@ -392,7 +432,7 @@ impl Client {
         // what brings them down. One that has written before is none.
         let can_go_elsewhere = on_replica || (record.tried == 0 && reason != Reason::Learnt);
         let unseen = match &self.block {
-            Some(block) => on_replica && block.may_begin_again(),
+            Some(block) => on_replica && (record.promised || block.may_begin_again()),
             None => is_free,
         };
         record.retriable = can_go_elsewhere
@@ -400,8 +440,13 @@ impl Client {
             && record.access == Access::Read
             && unseen
             && active.requests.kept() < KEPT_MAX;
-        let keep = record.retriable || active.requests.kept() > 0;
-        if record.retriable && active.exchange.groups.is_empty() {
+        record.resumable = !on_replica
+            && is_resumable(group, self.session.state.held())
+            && active.requests.kept() < KEPT_MAX
+            && group.len < KEPT_MAX;
+        let keep = record.retriable || record.resumable || active.requests.kept() > 0;
+        let alone = active.exchange.groups.is_empty();
+        if alone && (record.retriable || record.resumable) {
             active.answers.hold();
         }
         attached.lease.pool().count(attached.role, reason);
@@ -424,6 +469,7 @@ impl Client {
         self.session.forward(bytes, &mut active.exchange, &mut outgoing)?;
         (0..std::mem::take(&mut active.exchange.joined)).for_each(|_| connection.live.end(None));
         let keep = self.may_restart(active, group, continued) || keep;
+        let keep = self.may_repeat(active, group, alone && !continued) || keep;
         active.exchange.builder.reset();
         if !keep {
             active.requests.let_go(group.len);
@@ -432,7 +478,21 @@ impl Client {
         Ok(())
     }
 
-    /// What the group's comments ask for, besides a route.
+    /// A lone BEGIN or ROLLBACK is sent again wherever its server is lost.
+    fn may_repeat(&self, active: &mut Active, group: &Group, alone: bool) -> bool {
+        let Some(record) = active.exchange.groups.back_mut() else { return false };
+        let repeatable = alone
+            && group.complete
+            && (self.is_free() || self.outlives_server())
+            && is_repeatable(&record.effects, record.marks);
+        if repeatable {
+            record.retriable = true;
+            active.answers.hold();
+        }
+        repeatable
+    }
+
+    /// What the group's comments ask for, besides a route: of several, the strictest.
     fn hints_of(&self, active: &Active, group: &Group) -> Hints {
         if !group.marks.contains(Marks::HINTED) {
             return Hints::default();
@@ -449,11 +509,11 @@ impl Client {
                 _ => None,
             };
             let Some(asked) = text.map(effects::hints_of) else { continue };
-            hints.consistency =
-                hints.consistency.or(asked.consistency.as_deref().and_then(Consistency::parse));
-            let bound = asked.max_staleness.as_deref().and_then(own::duration);
-            hints.max_staleness = hints.max_staleness.or(bound);
-            hints.asks |= asked.token.is_some() || asked.causal_key.is_some();
+            let levels = asked.levels.iter().filter_map(|level| Consistency::parse(level));
+            hints.consistency = levels.chain(hints.consistency).max();
+            let bounds = asked.bounds.iter().filter_map(|bound| own::duration(bound));
+            hints.max_staleness = bounds.chain(hints.max_staleness).min();
+            hints.asks |= !asked.tokens.is_empty() || !asked.causal_keys.is_empty();
         }
         hints
     }

@@ -10,8 +10,9 @@ use crate::relay::client::{Client, End};
 use crate::relay::lost::Lost;
 use crate::relay::place::Placed;
 use crate::relay::reach::lost_while_aligned;
+use crate::relay::rule::Ruled;
 use crate::routing::reason::Reason;
-use crate::routing::request::Target;
+use crate::routing::request::{Held, Request, Target};
 use crate::session::block::{self, Block, Fit, Runs};
 use crate::session::bound::bound;
 use crate::session::exchange::{Errand, GroupRecord};
@@ -74,11 +75,16 @@ impl Client {
         self.is_block_on_replica()
             && !group.marks.intersects(unclear.with(Marks::READ_ONLY).with(Marks::MULTI_STATEMENT))
             && !self.asks_for_primary(group)
+            && !self.asks_of_its_own(group)
             && !active.exchange.groups.iter().any(ends)
     }
 
     /// The next group of an open transaction: where it is, unless that would not do.
     pub(super) async fn stay(&mut self, active: &mut Active, group: &Group) -> Result<Placed, End> {
+        if self.has_lost_its_primary() && self.outlives_server() {
+            self.drop_connection();
+            return self.resume(active, group).await;
+        }
         match self.next_step(active, group) {
             Step::Stay => self.keep(),
             Step::Move(runs) => Box::pin(self.move_block(active, group, runs)).await,
@@ -104,6 +110,8 @@ impl Client {
                 if turns { Step::Move(Runs::OnReplica) } else { Step::Stay }
             }
             Runs::OnReplica => self.next_on_replica(active, group, block),
+            // It has no server to stay on.
+            Runs::Nowhere => Step::Stay,
         }
     }
 
@@ -124,11 +132,33 @@ impl Client {
                     false => Step::Stay,
                 }
             }
+            Fit::Yes if block.may_begin_again() && self.asks_for_more(group) => Step::Move(Runs::OnReplica),
             Fit::Yes => Step::Stay,
             Fit::No | Fit::Misleading if block.may_begin_again() || ends => Step::Move(Runs::OnPrimary),
             Fit::No => Step::Stay,
             Fit::Misleading => Step::Refuse,
         }
+    }
+
+    /// Does it ask, by a comment or a rule, for something that its BEGIN did not?
+    fn asks_of_its_own(&self, group: &Group) -> bool {
+        let hints = self.hints.consistency.is_some() || self.hints.max_staleness.is_some();
+        group.marks.contains(Marks::WORKS) && (hints || self.ruled != Ruled::default())
+    }
+
+    /// And would not go to the replica that its transaction is on?
+    fn asks_for_more(&self, group: &Group) -> bool {
+        let Some(attached) = self.attached.as_ref().filter(|_| self.asks_of_its_own(group)) else {
+            return false;
+        };
+        let node = attached.lease.pool().node;
+        let request = Request {
+            held: Held::Free,
+            begins_read_only: true,
+            pipelined_on: Some(node),
+            ..self.request(group)
+        };
+        !matches!(self.decide(&request), (Target::Replica { node: chosen, .. }, _) if chosen == node)
     }
 
     fn fit(&self, active: &Active, group: &Group, block: &Block) -> (Fit, Vec<Effect>) {
@@ -190,10 +220,19 @@ impl Client {
     /// A session in a transaction that has lost its server, which was a replica.
     pub(super) async fn resume(&mut self, active: &mut Active, group: &Group) -> Result<Placed, End> {
         let again = self.block.as_ref().filter(|block| block.may_begin_again());
+        let on_replica = self.is_block_on_replica();
         if let Some(block) = again {
             let (fit, _) = self.fit(active, group, block);
-            self.begins_read_only = fit == Fit::Yes && !self.asks_for_primary(group);
+            self.begins_read_only = on_replica && fit == Fit::Yes && !self.asks_for_primary(group);
             return self.begin_again(active, group).await;
+        }
+        if !on_replica {
+            let effects = self.effects_in(active, group);
+            if let Some(fault) = self.refuse_lost(&effects) {
+                return Ok(Placed::Refused(Box::new(fault)));
+            }
+            self.begins_read_only = true;
+            return self.begin_with(active, group, FAILS.to_owned(), Act::Own).await;
         }
         let ends = group.marks.contains(Marks::TRANSACTION_CONTROL);
         if self.session.state.status() == TransactionStatus::InBlock && !ends {
@@ -218,7 +257,7 @@ impl Client {
     }
 
     /// Finds a server, brings it to the session's settings, and begins with `sql` there.
-    async fn begin_with(
+    pub(super) async fn begin_with(
         &mut self,
         active: &mut Active,
         group: &Group,
@@ -235,6 +274,9 @@ impl Client {
             }
             if self.attached.is_none() {
                 continue;
+            }
+            if self.is_promised() && self.reads_apart() {
+                return Ok(Placed::Here(reason));
             }
             let fails = act != Act::Swallow;
             let began = self.ask(active, &sql, act.clone()).await?;
@@ -298,6 +340,13 @@ impl Client {
         active.exchange.builder.reset();
     }
 
+    /// Is its node no longer one to write to?
+    fn has_lost_its_primary(&self) -> bool {
+        let Some(attached) = &self.attached else { return false };
+        attached.role == Role::Primary
+            && !self.context.monitor.view().may_go_on_writing(attached.lease.pool().node)
+    }
+
     /// May the next piece of an open group not be sent to a replica?
     pub(super) fn misleads(&self, active: &Active, group: &Group) -> bool {
         let block = self.block.as_ref().filter(|block| block.runs == Runs::OnReplica);
@@ -318,7 +367,11 @@ impl Client {
             self.block = None;
             return;
         }
-        let runs = if role == Role::Replica { Runs::OnReplica } else { Runs::OnPrimary };
+        let runs = match role {
+            _ if record.promised => Runs::Nowhere,
+            Role::Replica => Runs::OnReplica,
+            Role::Primary => Runs::OnPrimary,
+        };
         match &mut self.block {
             Some(block) if !was_idle => {
                 if record.executes {

@@ -11,7 +11,7 @@ impl Client {
     /// An error instead of an answer.
     pub(super) fn answer_refusal(&mut self, active: &mut Active, group: &Group, fault: &Fault) {
         self.slot.set_doing(Doing::Idle);
-        self.replay = None;
+        (self.replay, self.ended) = (None, None);
         tracing::info!(user = %self.slot.user, database = %self.slot.database, sqlstate = %fault.sqlstate,
             "request refused: {fault}");
         let mut bytes = Vec::new();
@@ -22,6 +22,7 @@ impl Client {
 
     /// Takes the group and says ReadyForQuery: its error has been written already.
     pub(super) fn close_group(&mut self, active: &mut Active, group: &Group) {
+        self.fail_promised();
         active.requests.take(group.len);
         active.requests.let_go(group.len);
         active.exchange.builder.reset();

@@ -5,6 +5,7 @@ use crate::clock;
 use crate::config::settings::OnMismatch;
 use crate::fault::{Fault, SqlState};
 use crate::freshness::token::{InvalidToken, Proof, Token};
+use crate::lsn::Lsn;
 use crate::moment::Moment;
 use crate::relay::answer::Digested;
 use crate::relay::bonds::Withheld;
@@ -53,6 +54,7 @@ impl Client {
                 Proof::Newer { than } if than >= came => return Err(from_the_future(token)),
                 Proof::Foreign(system) => return Err(foreign(token, system)),
                 Proof::LeftBehind(timeline) => return Err(left_behind(token, timeline.0)),
+                Proof::Lost { next, fork } => return Err(lost(token, next.0, fork)),
                 Proof::Newer { .. } | Proof::NoSample if clock::now() >= until => return Err(not_sampled()),
                 Proof::Newer { .. } | Proof::NoSample => {}
             }
@@ -91,7 +93,9 @@ impl Client {
             Some(_) => self.found_base(store).await,
             None => base,
         };
-        at.map_or(Demand::default(), |at| self.demand_by(&at)).and(base)
+        // What has expired may be more than a replica has that may serve in spite of its lag (by a rule).
+        let unheard = || Demand::by(clock::now().minus(store.silence()).max(Moment(1)));
+        at.map_or_else(unheard, |at| self.demand_by(&at)).and(base)
     }
 
     /// What pgweirs have recorded is honest: what is newer than every sample is covered by the present.
@@ -109,11 +113,12 @@ impl Client {
     /// Nobody has met this run of the store yet, or its base is of a timeline that is left behind: what
     /// was recorded before lies below the primary's position from now on.
     async fn found_base(&self, store: &Store) -> Demand {
+        let Ok(run) = store.met() else { return Demand::barred(Reason::CausalStoreDown) };
         let now = clock::now();
         let Some(token) = self.context.monitor.position_since(now, now.plus(SAMPLE_WAIT)).await else {
             return Demand::barred(Reason::TokenUnproven);
         };
-        match store.raise_base(token).await {
+        match store.found_base(&run, token).await {
             Ok(()) => Demand::by(now),
             Err(_) => Demand::barred(Reason::CausalStoreDown),
         }
@@ -169,10 +174,10 @@ async fn record(store: &Store, withheld: &Withheld, position: Option<Token>) -> 
     }
     let mut result = Ok(());
     for open in &withheld.keys {
-        result = result.and(store.record(&open.key, open.intents, position).await);
+        result = result.and(store.record(&open.key, &open.intents, position).await);
     }
     if let (true, Some(token)) = (withheld.of_all, position) {
-        result = result.and(store.raise_base(token).await);
+        result = result.and(store.raise_all(token).await);
     }
     match (result, withheld.written) {
         (Err(down), Some(_)) => Err(not_recorded(&down.to_string())),
@@ -209,6 +214,17 @@ fn foreign(token: &Token, system: u64) -> Fault {
 fn left_behind(token: &Token, timeline: u32) -> Fault {
     let detail = format!("Token {token}; the cluster goes on on timeline {timeline}, since a promotion.");
     unproven("the token is of a timeline that was left behind; what it stands for may be lost", detail)
+}
+
+fn lost(token: &Token, next: u32, fork: Lsn) -> Fault {
+    let (at, from) = (token.at, fork);
+    let message = format!(
+        "acknowledged write at {}/{} was lost in the failover to timeline {next}, which forked at {from}",
+        at.timeline.0, at.lsn
+    );
+    Fault::server(SqlState::ACKNOWLEDGED_WRITE_LOST, message)
+        .detail(format!("Token {token}."))
+        .hint("RESET pgweir.token; SHOW pgweir.token gives a new one.")
 }
 
 fn from_the_future(token: &Token) -> Fault {

@@ -100,6 +100,7 @@ fn read(request: &Request, view: &ClusterView, policy: &RoutingPolicy, now: Mome
     let kept = request.pipelined_on.filter(|&node| survey.eligible.contains(node));
     let reason = match (kept, request.waiting_until, request.route) {
         (Some(_), _, _) => Reason::Pipelined,
+        (None, _, _) if request.split => Reason::SplitTransaction,
         (None, Some(_), _) => Reason::Waited,
         (None, None, Route::Replica) => Reason::RouteReplica,
         (None, None, _) if request.rule.wants_replica() => Reason::RuleReplica,

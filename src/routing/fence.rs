@@ -7,6 +7,7 @@ use crate::node::Role;
 use crate::routing::balance::Eligible;
 use crate::routing::request::{Consistency, Held, Request, RoutingPolicy};
 use crate::sql::class::{Access, Why};
+use std::time::Duration;
 
 /// What the primary is not proven to show yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,9 +41,11 @@ pub fn unfenced(request: &Request, view: &ClusterView, policy: &RoutingPolicy) -
         let proven = reader.map_or(Moment::NEVER, |node| node.live.fenced(read.incarnation));
         let lives = reader
             .is_some_and(|node| may_show(node) && node.live.freshness().incarnation == read.incarnation);
-        if proven < read.at {
-            missing.at = read.at;
-            match lives {
+        // What it read before that elsewhere, the last read need not have had (at level `eventual`).
+        let earlier = request.floor.seen > covered;
+        if proven < read.at || earlier {
+            missing.at = read.at.max(proven.plus(Duration::from_nanos(1)));
+            match lives && !earlier {
                 true => missing.nodes.insert(read.node),
                 // Another replica proves as much as soon as it has replayed as much.
                 false => replicas(view).for_each(|node| missing.nodes.insert(node.id)),

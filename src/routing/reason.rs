@@ -17,6 +17,8 @@ pub enum Reason {
     RuleReplica,
     /// Begins a read-only transaction, or belongs to one that a replica serves.
     ReadOnlyTransaction,
+    /// A read of a transaction that has not begun on the primary yet (`transactions: split`).
+    SplitTransaction,
     // ── to the primary
     /// The session keeps one connection (temporary table, LISTEN, …).
     Pinned,
@@ -60,13 +62,14 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Reason; 25] = [
+    pub const ALL: [Reason; 26] = [
         Reason::Balanced,
         Reason::Waited,
         Reason::RouteReplica,
         Reason::Pipelined,
         Reason::RuleReplica,
         Reason::ReadOnlyTransaction,
+        Reason::SplitTransaction,
         Reason::Pinned,
         Reason::InTransaction,
         Reason::Write,
@@ -97,6 +100,7 @@ impl Reason {
             Reason::Pipelined => "pipelined",
             Reason::RuleReplica => "rule_replica",
             Reason::ReadOnlyTransaction => "read_only_transaction",
+            Reason::SplitTransaction => "split_transaction",
             Reason::Pinned => "pinned",
             Reason::InTransaction => "in_transaction",
             Reason::Write => "write",

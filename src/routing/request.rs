@@ -90,6 +90,17 @@ pub enum Balance {
     Random,
 }
 
+/// What becomes of the reads of transactions that may write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Transactions {
+    /// The primary runs the whole transaction.
+    #[default]
+    Primary,
+    /// READ COMMITTED ones begin on the primary with the first thing that is not plainly a read; reads
+    /// before it may use replicas.
+    Split,
+}
+
 /// The routing policy, from the configuration's `routing:` section.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RoutingPolicy {
@@ -118,6 +129,8 @@ pub struct RoutingPolicy {
     pub pin_after_write: PinAfterWrite,
     /// Choice among eligible replicas.
     pub balance: Balance,
+    /// Where transactions that may write begin.
+    pub transactions: Transactions,
     /// For tests: what is missing.
     pub defect: Defect,
 }
@@ -137,6 +150,7 @@ impl Default for RoutingPolicy {
             lag_reads: 100,
             pin_after_write: PinAfterWrite::UntilCaughtUp,
             balance: Balance::Lag,
+            transactions: Transactions::Primary,
             defect: Defect::None,
         }
     }
@@ -223,6 +237,16 @@ pub struct Request {
     pub excluded: u64,
     /// What a rule of the configuration asks for.
     pub rule: Asked,
+    /// Does it read in a transaction that has not begun on a server? On the primary, it begins there.
+    pub split: bool,
+}
+
+impl Request {
+    /// The same where the transaction begins: nothing that is said of reads applies to it.
+    pub fn begins(self) -> Request {
+        let (access, why) = (Access::Write, Why::TransactionControl);
+        Request { access, why, split: false, waiting_until: None, ..self }
+    }
 }
 
 /// Where a request is to go.

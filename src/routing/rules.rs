@@ -121,7 +121,7 @@ impl Asked {
     pub fn admits(&self, node: &NodeView) -> bool {
         match self.tagged {
             Some(tagged) => tagged & bit(node.id) != 0,
-            None => node.standby.apply_delay.is_zero(),
+            None => !node.standby.is_delayed(),
         }
     }
 

@@ -14,6 +14,8 @@ pub enum Runs {
     OnPrimary,
     /// A replica: it can only read.
     OnReplica,
+    /// No server yet: it was only promised, and its reads run on their own.
+    Nowhere,
 }
 
 /// What a request group is to a block that a replica serves.
@@ -117,6 +119,17 @@ impl Block {
         sql
     }
 
+    /// What begins it where it was only promised. Behind reads, SET TRANSACTION comes too late there, too.
+    pub fn begin_promised(&self) -> String {
+        let again = self.begin();
+        if self.worked { again + "SELECT;" } else { again }
+    }
+
+    /// Has any statement of it read?
+    pub fn has_read(&self) -> bool {
+        self.worked
+    }
+
     /// Would these effects make a replica's of it, which now is the primary's? Only a transaction whose
     /// statements each see what is committed by then: who asks for one snapshot (a dump) may ask for
     /// more that only a primary has.
@@ -180,6 +193,20 @@ fn begins_read_only_with(mut modes: TransactionModes, rest: &[Effect], settings:
         .unwrap_or_else(|| setting(settings, "default_transaction_deferrable") != Some(false));
     // A hot standby refuses SERIALIZABLE.
     read_only && !deferrable && level(modes, settings).is_some()
+}
+
+/// Do transactions of a session with these settings that say no more (or, with `level`, READ COMMITTED)
+/// begin READ COMMITTED, and may they write, and last, as they like?
+pub fn reads_committed(level: bool, settings: &Settings) -> bool {
+    let modes =
+        TransactionModes { isolation: level.then_some("read committed"), ..TransactionModes::default() };
+    let off = |name: &str| setting(settings, name) == Some(false);
+    self::level(modes, settings) == Some("read committed")
+        && off("default_transaction_read_only")
+        && off("default_transaction_deferrable")
+        // 0 is off.
+        && off("idle_in_transaction_session_timeout")
+        && off("transaction_timeout")
 }
 
 /// Does the session begin its transactions READ ONLY, unless it says otherwise?

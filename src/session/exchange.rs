@@ -55,10 +55,20 @@ pub struct GroupRecord {
     /// Does it use a copy of a statement that may be older than the schema that its client saw? Then it
     /// may be sent again while nothing of it has been executed.
     pub restartable: bool,
+    /// May it be sent again if its server says that it was shut down before it was done?
+    pub resumable: bool,
+    /// Did a CommandComplete come?
+    pub completed: bool,
+    /// Did the server say that it is committed, and that its wait for standbys was cut short?
+    pub committed_locally: bool,
     /// Which name its text has on the server.
     pub translation: Option<Translation>,
     /// The causal key that it may write under.
     pub bond: Option<Box<Bond>>,
+    /// Is it part of a transaction that only its client knows of? Its server runs it on its own.
+    pub promised: bool,
+    /// Where the portal at hand is that of a BEGIN that the server is not sent: its answer.
+    pub(super) begins: Option<&'static [u8]>,
 }
 
 /// The causal key that a group may write under.
@@ -66,8 +76,8 @@ pub struct GroupRecord {
 pub struct Bond {
     /// Which.
     pub key: Arc<str>,
-    /// Was the store told before it was sent?
-    pub intended: bool,
+    /// Was the store told before it was sent? By this number.
+    pub intended: Option<u64>,
 }
 
 impl GroupRecord {
@@ -90,8 +100,13 @@ impl GroupRecord {
             failed: false,
             rolled_back: false,
             restartable: false,
+            resumable: false,
+            completed: false,
+            committed_locally: false,
             translation: None,
             bond: None,
+            promised: false,
+            begins: None,
         }
     }
 
@@ -114,8 +129,13 @@ impl GroupRecord {
             failed: false,
             rolled_back: false,
             restartable: false,
+            resumable: false,
+            completed: false,
+            committed_locally: false,
             translation: None,
             bond: None,
+            promised: false,
+            begins: None,
         }
     }
 
@@ -136,7 +156,7 @@ impl GroupRecord {
         self.executes |= next.executes;
         self.writes |= next.writes;
         self.marks = self.marks.with(next.marks);
-        (self.retriable, self.restartable) = (false, false);
+        (self.retriable, self.restartable, self.resumable) = (false, false, false);
         if self.access == Access::Read {
             (self.access, self.why) = (next.access, next.why);
         }

@@ -63,6 +63,10 @@ pub struct Group {
     pub needs_name: bool,
     /// Does it use a statement that was read under another scope than the present one?
     pub estranged: bool,
+    /// How many statements that are no reads it parses or executes.
+    pub others: u32,
+    /// Does it use a portal of an earlier group, or leave one that is not read to its end?
+    pub portals: bool,
 }
 
 impl Group {
@@ -82,6 +86,8 @@ impl Group {
         foreign: 0,
         needs_name: false,
         estranged: false,
+        others: 0,
+        portals: false,
     };
 
     /// A group of one statement.
@@ -105,6 +111,7 @@ impl Group {
             (Route::Replica, _) => Route::Replica,
         };
         self.fingerprint = self.fingerprint.or(Some(class.fingerprint));
+        self.others += u32::from(class.access != Access::Read);
         self.rules.any |= class.rules;
         self.rules.all &= class.rules;
         match class.marks.contains(Marks::PGWEIR) {
@@ -153,6 +160,8 @@ pub struct GroupBuilder {
     parsed: Vec<(Box<[u8]>, Class)>,
     unnamed: Option<Class>,
     classes: Vec<Class>,
+    /// Has the unnamed portal been bound, and not been executed yet?
+    bound: bool,
     /// What was found, until it is taken: it may have to wait for earlier answers.
     found: Option<Group>,
 }
@@ -165,6 +174,7 @@ impl Default for GroupBuilder {
             parsed: Vec::new(),
             unnamed: None,
             classes: Vec::new(),
+            bound: false,
             found: None,
         }
     }
@@ -178,6 +188,7 @@ impl GroupBuilder {
         self.parsed.clear();
         self.unnamed = None;
         self.classes.clear();
+        self.bound = false;
         self.found = None;
     }
 
@@ -251,26 +262,36 @@ impl GroupBuilder {
             b'B' => {
                 let bind = frontend::bind(frame).ok_or(FrameError::Body { tag })?;
                 self.group.executes = true;
+                self.group.portals |= !bind.portal.is_empty();
+                self.bound = true;
                 self.refer(bind.statement, classes);
             }
             b'D' => match frontend::named(frame)? {
-                Named::Statement(name) => self.refer(name, classes),
-                Named::Portal(_) => self.group.needs_server = true,
+                Named::Statement(name) => {
+                    let others = self.group.others;
+                    self.refer(name, classes);
+                    self.group.others = others;
+                }
+                Named::Portal(_) => {
+                    self.group.needs_server = true;
+                    self.group.portals |= !self.bound;
+                }
             },
             b'E' => {
                 frontend::execute(frame)?;
                 self.group.executes = true;
+                let whole = std::mem::take(&mut self.bound) && frontend::row_limit(frame)? == 0;
+                self.group.portals |= !whole;
                 self.group.needs_server = true;
                 if self.group.foreign == 0 {
                     // The portal of an earlier group.
                     self.group.marks = self.group.marks.with(Marks::WORKS);
                 }
             }
-            b'C' => {
-                if let Named::Statement(name) = frontend::named(frame)? {
-                    self.group.needs_name |= classes.is_pending(name);
-                }
-            }
+            b'C' => match frontend::named(frame)? {
+                Named::Statement(name) => self.group.needs_name |= classes.is_pending(name),
+                Named::Portal(_) => self.group.portals = true,
+            },
             b'S' => return Ok(Some(self.cut(true))),
             b'H' => return Ok(Some(self.cut(false))),
             b'F' => {
@@ -321,6 +342,7 @@ impl GroupBuilder {
     fn cut(&mut self, complete: bool) -> Scan {
         self.group.len = self.at;
         self.group.complete = complete;
+        self.group.portals |= self.bound;
         let mut group = self.group;
         if complete && !group.executes {
             // Parsing and describing write nothing, whatever the statement does when it is executed.

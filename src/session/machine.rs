@@ -3,6 +3,7 @@
 
 mod apart;
 mod names;
+mod promised;
 mod sql;
 
 pub use apart::Estranged;
@@ -153,11 +154,11 @@ impl Session {
         self.names.len()
     }
 
-    /// Remembers a name without any server: for statements that pgweir itself answers.
-    pub fn remember(&mut self, name: &[u8], statement: Arc<Statement>, class: Class) {
+    /// Remembers a name without any server: for statements that pgweir itself answers. `tag` as in `Unnamed`.
+    pub fn remember(&mut self, name: &[u8], statement: Arc<Statement>, class: Class, tag: u64) {
         if name.is_empty() {
             self.unnamed = Unnamed {
-                tag: 0,
+                tag,
                 text: statement.text.to_vec(),
                 types: statement.types.to_vec(),
                 class: Some(class),
@@ -240,6 +241,9 @@ impl Session {
         parsed: &mut usize,
     ) -> Result<(), FrameError> {
         let class = |builder: &GroupBuilder, at: usize| builder.classes().get(at).copied();
+        if self.keeps_back(tag, frame, exchange, to.dialect) {
+            return Ok(());
+        }
         match tag {
             b'Q' => {
                 let class = class(&exchange.builder, *parsed);
@@ -451,7 +455,12 @@ impl Session {
             }
             false => None,
         };
+        let mut told = None;
         if let Some((record, status)) = &mut done {
+            if record.promised {
+                *status = promised::told(record, *status)?;
+                told = Some(writers::ready(*status));
+            }
             self.unsettled = *status != TransactionStatus::Idle && (self.unsettled || record.unsettles());
             if record.failed && !record.marks.contains(Marks::MULTI_STATEMENT) {
                 // A PREPARE that failed has prepared nothing.
@@ -462,7 +471,7 @@ impl Session {
             // In a failed transaction that comes first, whatever else is wrong.
             (Pass::Replace(_), _) if tag == b'E' && is_in_failed_transaction(frame) => Pass::Forward,
             (Pass::Forward, Some(bytes)) => Pass::Replace(bytes),
-            (pass, _) => pass,
+            (pass, _) => told.map_or(pass, |told| Pass::Replace(told.into())),
         };
         Ok(Outcome { pass, done })
     }
@@ -486,6 +495,7 @@ impl Session {
                 b'C' => {
                     record.rolled_back = backend::command_tag(frame) == Some(b"ROLLBACK");
                     record.restartable = false;
+                    record.completed = true;
                 }
                 _ => {}
             }

@@ -64,7 +64,7 @@ struct Transaction {
 }
 
 /// pgweir's own settings.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Own {
     route: Route,
     consistency: Option<Consistency>,
@@ -103,6 +103,8 @@ pub struct SessionState {
     pub max_staleness: Option<Duration>,
     /// `SET pgweir.token`.
     pub demand: Demand,
+    /// pgweir's own as the startup packet asked for them: resetting comes back to them.
+    own_at_login: (Own, Demand),
 }
 
 impl SessionState {
@@ -125,6 +127,7 @@ impl SessionState {
             consistency: None,
             max_staleness: None,
             demand: Demand::default(),
+            own_at_login: Default::default(),
         }
     }
 
@@ -162,6 +165,14 @@ impl SessionState {
         self.status = TransactionStatus::Failed;
     }
 
+    /// The open transaction is over with its server: nothing that was set in it lasts.
+    pub fn transaction_lost(&mut self) {
+        self.restore();
+        self.end_local();
+        self.transaction = Transaction::default();
+        self.status = TransactionStatus::Idle;
+    }
+
     /// A group is complete. Returns the pins that are new.
     pub fn group_ended(
         &mut self,
@@ -191,7 +202,7 @@ impl SessionState {
         let reason = drops || self.unanswered || end.effects.iter().any(concerns_pins);
         self.ask = (self.ask || reason || !self.doubted.is_empty()) && !self.pins.is_empty();
         if end.saw {
-            self.floor.read = Some(LastRead { at: end.now, node: end.node, incarnation: end.incarnation });
+            self.floor.saw(LastRead { at: end.now, node: end.node, incarnation: end.incarnation });
         }
         self.pins.except(had)
     }
@@ -333,6 +344,32 @@ impl SessionState {
         }
     }
 
+    /// The startup packet has been read.
+    pub fn logged_in(&mut self) {
+        self.own_at_login = (self.own(), self.demand);
+    }
+
+    /// RESET of one of pgweir's own settings. A token may be one that nothing proves: it is required no more.
+    pub fn reset_own(&mut self, name: PgweirName) {
+        let (own, _) = self.own_at_login;
+        match name {
+            PgweirName::Route => self.route = own.route,
+            PgweirName::Consistency => self.consistency = own.consistency,
+            PgweirName::MaxStaleness => self.max_staleness = own.max_staleness,
+            PgweirName::Token => self.demand = Demand::default(),
+            PgweirName::CausalKey | PgweirName::ReportToken => {}
+        }
+        self.keep_own(name);
+    }
+
+    /// RESET ALL, DISCARD ALL: whoever has the connection next finds nothing of what was set.
+    fn reset_all_own(&mut self) {
+        for name in [PgweirName::Route, PgweirName::Consistency, PgweirName::MaxStaleness] {
+            self.reset_own(name);
+        }
+        self.demand = self.own_at_login.1;
+    }
+
     fn end_local(&mut self) {
         if let Some(own) = self.transaction.own.take() {
             (self.route, self.consistency) = (own.route, own.consistency);
@@ -387,6 +424,7 @@ impl SessionState {
             Effect::Reset(name) => self.reset(name, intern),
             Effect::ResetAll => self.reset_all(intern),
             Effect::DiscardAll => {
+                self.reset_all_own();
                 self.settings = self.startup.clone();
                 self.carried = intern(Settings::default());
                 self.pins = Pins::default();
@@ -502,6 +540,7 @@ impl SessionState {
 
     /// RESET ALL leaves who one is alone (GUC_NO_RESET_ALL).
     fn reset_all(&mut self, intern: &mut dyn FnMut(Settings) -> Arc<Settings>) {
+        self.reset_all_own();
         let (mut carried, mut settings) = (Settings::default(), (*self.startup).clone());
         for name in ["role", "session_authorization"] {
             if let Some(value) = self.settings.get(name) {

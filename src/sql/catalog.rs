@@ -37,6 +37,13 @@ pub struct CatalogRows {
     pub writing_operators: Vec<String>,
     /// Does any role, database or function set `synchronous_commit`?
     pub async_commit_possible: bool,
+    /// Functions with an overload that may tell something of the transaction: not IMMUTABLE.
+    pub momentary_functions: Vec<String>,
+    /// Views, and relations with policies, that call one of them, or a clock.
+    pub momentary_relations: Vec<String>,
+    /// May a transaction in this database begin at another level than READ COMMITTED without the client
+    /// having asked for it?
+    pub other_isolation_possible: bool,
     /// What reads the relations that rules name.
     pub readers: Readers,
 }
@@ -92,6 +99,9 @@ pub struct Catalog {
     types: Names,
     operators: Names,
     async_commit_possible: bool,
+    momentary_functions: Names,
+    momentary_relations: Names,
+    other_isolation_possible: bool,
     readers: Readers,
 }
 
@@ -108,6 +118,9 @@ impl Catalog {
             types: Names::new(rows.writing_types),
             operators: Names::new(rows.writing_operators),
             async_commit_possible: rows.async_commit_possible,
+            momentary_functions: Names::new(rows.momentary_functions),
+            momentary_relations: Names::new(rows.momentary_relations),
+            other_isolation_possible: rows.other_isolation_possible,
             readers: {
                 let mut readers = rows.readers;
                 readers.found.sort_unstable();
@@ -123,7 +136,11 @@ impl Catalog {
 
     /// A database that has not been read yet.
     pub fn not_loaded() -> Catalog {
-        let rows = CatalogRows { async_commit_possible: true, ..CatalogRows::default() };
+        let rows = CatalogRows {
+            async_commit_possible: true,
+            other_isolation_possible: true,
+            ..CatalogRows::default()
+        };
         Catalog { state: CatalogState::NotLoaded, ..Catalog::new(rows, u64::MAX) }
     }
 
@@ -140,6 +157,22 @@ impl Catalog {
     /// Can a commit in this database be asynchronous without the client having asked for it?
     pub fn async_commit_possible(&self) -> bool {
         self.async_commit_possible
+    }
+
+    /// Can a transaction in this database begin at another level than READ COMMITTED without the client
+    /// having asked for it?
+    pub fn other_isolation_possible(&self) -> bool {
+        self.other_isolation_possible
+    }
+
+    /// May reading a relation of this name tell something of the transaction?
+    pub fn is_momentary(&self, name: &str) -> bool {
+        self.momentary_relations.has(name)
+    }
+
+    /// May calling a function of this name?
+    pub fn is_momentary_function(&self, name: &str) -> bool {
+        self.momentary_functions.has(name)
     }
 
     /// Was it asked who reads exactly these (sorted) relations?

@@ -86,6 +86,8 @@ impl Marks {
     pub const LOCKS: Marks = Marks(1 << 10);
     /// Does more than begin, end or set something.
     pub const WORKS: Marks = Marks(1 << 11);
+    /// A read whose answer may tell something of the transaction that it is part of: when it began, say.
+    pub const MOMENTARY: Marks = Marks(1 << 13);
 
     /// Are all bits of `other` set?
     pub fn contains(self, other: Marks) -> bool {

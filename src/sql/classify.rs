@@ -10,6 +10,7 @@
 //! session state that a function, DO block or procedure changes from inside.
 
 mod keyword;
+mod moment;
 mod names;
 mod read;
 mod relations;

@@ -9,7 +9,7 @@ use crate::sql::catalog::Catalog;
 use crate::sql::class::Fingerprint;
 use crate::sql::classify::{Named, name_of, reads_of};
 use crate::sql::lexer::statements::{Literals, Statement, Statements};
-use crate::sql::lexer::{Keys, shape_of};
+use crate::sql::lexer::{Keys, Kind, shape_of};
 use std::borrow::Cow;
 
 /// How sure it must be that a relation is read.
@@ -154,7 +154,7 @@ impl Subjects {
 /// What one statement reads, seen both ways.
 struct Reading<'a> {
     catalog: &'a Catalog,
-    /// Names in it, each with the one before its dot.
+    /// Names in it, each with the one before its dot; and operators.
     mentions: Vec<(Option<Cow<'a, str>>, Cow<'a, str>)>,
     /// Its relations, if they can be told.
     relations: Option<Vec<Named>>,
@@ -172,11 +172,13 @@ impl<'a> Reading<'a> {
             let dotted = at >= 2 && tokens[at - 1].is_mark(text, b'.');
             Some((dotted.then(|| named(at - 2)).flatten(), named(at)?))
         };
+        let operators = tokens.iter().filter(|token| token.kind == Kind::Operator);
+        let operators = operators.map(|token| (None, String::from_utf8_lossy(token.bytes(text))));
         let reads = if subjects.names.is_empty() { None } else { reads_of(text, statement) };
         let empty = reads.as_ref().is_some_and(|reads| reads.relations.is_empty() && !reads.calls);
         Reading {
             catalog,
-            mentions: (0..tokens.len()).filter_map(mention).collect(),
+            mentions: (0..tokens.len()).filter_map(mention).chain(operators).collect(),
             calls: reads.as_ref().is_none_or(|reads| reads.calls),
             opaque: statement.truncated
                 || statement.broken

@@ -234,6 +234,8 @@ impl Metrics {
     pub fn publish_view(&self, view: &ClusterView, now: Moment) {
         for node in &view.nodes {
             self.publish_node(node, now);
+            let quarantined = f64::from(u8::from(view.quarantined(node).is_some()));
+            self.gauge(names::NODE_QUARANTINED, &[("node", node.name.clone())]).set(quarantined);
         }
         self.gauge(names::PRIMARY_KNOWN, &[]).set(f64::from(u8::from(view.primary.is_some())));
     }

@@ -30,6 +30,8 @@ pub const NODE_STATE: &str = "pgweir_node_state";
 /// By `node`, `role`.
 pub const NODE_ROLE: &str = "pgweir_node_role";
 /// By `node`.
+pub const NODE_QUARANTINED: &str = "pgweir_node_quarantined";
+/// By `node`.
 pub const NODE_TIMELINE: &str = "pgweir_node_timeline";
 /// By `node`.
 pub const NODE_IN_FLIGHT: &str = "pgweir_node_in_flight";
@@ -67,7 +69,7 @@ pub const CAUSAL_STORE_FAILURES: &str = "pgweir_causal_store_failures_total";
 pub const BUILD_INFO: &str = "pgweir_build_info";
 
 /// All of them, with the help text.
-pub const ALL: [(&str, Kind, &str); 27] = [
+pub const ALL: [(&str, Kind, &str); 28] = [
     (STATEMENTS, Kind::Counter, "Statements by where they went and why"),
     (STATEMENT_SECONDS, Kind::Histogram, "Time from a request to its complete answer"),
     (POOL_ACTIVE, Kind::Gauge, "Server connections in use"),
@@ -77,6 +79,11 @@ pub const ALL: [(&str, Kind, &str); 27] = [
     (STALENESS_SECONDS, Kind::Gauge, "Upper bound of this replica's staleness in time; +Inf: unknown"),
     (NODE_STATE, Kind::Gauge, "1 for the state that the node was last measured in"),
     (NODE_ROLE, Kind::Gauge, "1 for the role that the node was last measured in"),
+    (
+        NODE_QUARANTINED,
+        Kind::Gauge,
+        "1: it says that it is a primary, and is not written to (why: old_timeline, conflict)",
+    ),
     (NODE_TIMELINE, Kind::Gauge, "The newest timeline that the node was measured on"),
     (NODE_IN_FLIGHT, Kind::Gauge, "Requests in flight on the node"),
     (PRIMARY_KNOWN, Kind::Gauge, "1 while there is a proven primary"),

@@ -94,6 +94,7 @@ pub fn is_read(reason: Reason) -> bool {
         | Reason::Pipelined
         | Reason::RuleReplica
         | Reason::ReadOnlyTransaction
+        | Reason::SplitTransaction
         | Reason::RoutePrimary
         | Reason::RulePrimary
         | Reason::AfterWrite

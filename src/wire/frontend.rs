@@ -106,6 +106,14 @@ pub fn execute(frame: &[u8]) -> Result<&[u8], FrameError> {
     })
 }
 
+/// How many rows an Execute frame asks for at most; 0: all of them.
+pub fn row_limit(frame: &[u8]) -> Result<u32, FrameError> {
+    whole(frame, |body| {
+        body.cstr()?;
+        body.u32()
+    })
+}
+
 /// Reads a body to its last byte; leftovers are an error.
 fn whole<'a, T>(frame: &'a [u8], read: impl FnOnce(&mut Body<'a>) -> Option<T>) -> Result<T, FrameError> {
     let tag = frame.first().copied().unwrap_or(0);
@@ -150,7 +158,7 @@ mod tests {
     proptest! {
         #[test]
         fn random_bodies_never_panic(frame in prop::collection::vec(any::<u8>(), 0..64)) {
-            let _ = (query(&frame), parse(&frame), bind(&frame), named(&frame), execute(&frame), parameters(&frame));
+            let _ = (query(&frame), parse(&frame), bind(&frame), named(&frame), execute(&frame), row_limit(&frame), parameters(&frame));
         }
     }
 }

@@ -11,6 +11,10 @@ use pgwire::messages::{Message, startup::NegotiateProtocolVersion};
 
 /// ParseComplete.
 pub const PARSE_COMPLETE: [u8; 5] = *b"1\0\0\0\x04";
+/// BindComplete.
+pub const BIND_COMPLETE: [u8; 5] = *b"2\0\0\0\x04";
+/// NoData.
+pub const NO_DATA: [u8; 5] = *b"n\0\0\0\x04";
 /// CloseComplete.
 pub const CLOSE_COMPLETE: [u8; 5] = *b"3\0\0\0\x04";
 /// Sync.

@@ -271,6 +271,7 @@ impl World {
             shows: !matches!(want, Want::Begin { .. }),
             demand: pgweir::routing::request::Demand::default(),
             rule: pgweir::routing::rules::Asked::default(),
+            split: false,
             max_staleness: state.max_staleness,
             floor: state.floor,
             last_write: state.last_write,

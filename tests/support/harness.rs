@@ -146,6 +146,10 @@ pub struct Tuning {
     pub defect: Defect,
     /// The first node is reached through this port instead of its own.
     pub detour: Option<u16>,
+    /// Where clients connect; 0: any port.
+    pub port: u16,
+    /// Nodes that are reached through other ports than their own, by their names.
+    pub detours: Vec<(String, u16)>,
 }
 
 impl Default for Tuning {
@@ -159,6 +163,8 @@ impl Default for Tuning {
             interval: "20ms",
             defect: Defect::None,
             detour: None,
+            port: 0,
+            detours: Vec::new(),
         }
     }
 }
@@ -184,6 +190,8 @@ impl Tuning {
         };
         let node = |node: &DevNode| {
             let detour = self.detour.filter(|_| node.port() == nodes[0].port());
+            let detour =
+                self.detours.iter().find(|(name, _)| name == node.name()).map(|(_, port)| *port).or(detour);
             let (name, port) = (node.name(), detour.unwrap_or(node.port()));
             let tags = self.tags.iter().filter(|(tagged, _)| *tagged == name).map(|(_, tag)| *tag);
             let tags = tags.collect::<Vec<_>>().join(", ");
@@ -193,7 +201,7 @@ impl Tuning {
         let with_password = USERS.iter().filter(|user| !user.password.is_empty());
         let user = |user: &DevUser| format!("    - {{ name: {}, password: {} }}\n", user.name, user.password);
         [
-            "listen: 127.0.0.1:0\nhttp: 127.0.0.1:0\ncluster:\n  nodes:\n".to_owned(),
+            format!("listen: 127.0.0.1:{}\nhttp: 127.0.0.1:0\ncluster:\n  nodes:\n", self.port),
             nodes.iter().map(node).collect(),
             format!(
                 "  monitor: {{ user: {}, password: {}, interval: {} }}\n",
@@ -254,6 +262,13 @@ impl<'a> Weir<'a> {
 }
 
 impl Weir<'_> {
+    /// Takes no new clients, and lets the others finish.
+    pub fn drain(&mut self, limit: Duration) {
+        if let Some(mut proxy) = self.proxy.take() {
+            self.stage.run(async move { proxy.drain(limit).await });
+        }
+    }
+
     /// A connection of the application.
     pub async fn connect(&self) -> Client {
         self.connect_as(APP, APP_DATABASE, "").await.unwrap()

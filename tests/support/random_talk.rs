@@ -91,6 +91,42 @@ const TRANSACTIONS: &[&str] = &[
     "CLOSE c",
 ];
 
+const PLAIN: &[&str] = &[
+    "SELECT 1",
+    "SELECT $1::int + 1",
+    "SELECT n, word FROM numbers WHERE n < 6 ORDER BY n",
+    "SELECT n FROM numbers WHERE n = $1",
+    "SELECT n, word FROM talk ORDER BY n, word",
+    "SELECT count(*) FROM talk",
+];
+
+const BEGINNINGS: &[&str] = &[
+    "BEGIN",
+    "BEGIN",
+    "BEGIN",
+    "START TRANSACTION",
+    "BEGIN TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    "begin read write;",
+    "BEGIN ISOLATION LEVEL REPEATABLE READ",
+    "BEGIN READ ONLY",
+    "BEGIN nonsense",
+    "BEGIN; SELECT 1",
+];
+
+const ENDS: &[&str] = &[
+    "COMMIT",
+    "COMMIT",
+    "ROLLBACK",
+    "END",
+    "ABORT",
+    "COMMIT AND CHAIN",
+    "ROLLBACK AND NO CHAIN",
+    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+    "SET TRANSACTION READ ONLY",
+    "SET LOCAL work_mem = '7MB'",
+    "SHOW transaction_isolation",
+];
+
 const SETTINGS: &[&str] = &[
     "SET TimeZone = 'Asia/Tokyo'",
     "SET TimeZone TO 'UTC'",
@@ -132,6 +168,60 @@ impl<'a> Talk<'a> {
         }
         messages.push(terminate());
         messages
+    }
+
+    /// Transactions of whole requests, simple and extended, with BEGIN alone or in front of a read.
+    pub fn in_transactions(dice: &'a mut Dice) -> Vec<Vec<u8>> {
+        // A read-only transaction that moves shows the parameters that it meets on its way.
+        let mut talk = Talk { dice, writes: true, transactions: true, settings: false };
+        let mut messages =
+            vec![query(FRESH), parse("begin", "BEGIN", &[]), parse("end", "COMMIT", &[]), sync()];
+        for _ in 0..4 + talk.dice.roll(24) {
+            messages.extend(talk.whole_request());
+        }
+        messages.push(terminate());
+        messages
+    }
+
+    fn whole_request(&mut self) -> Vec<Vec<u8>> {
+        let text = match self.dice.roll(12) {
+            0 | 1 => self.dice.pick(BEGINNINGS),
+            2 | 3 => self.dice.pick(ENDS),
+            4 => self.text(),
+            5 => self.dice.pick(ODD),
+            6 => self.dice.pick(WRITES),
+            _ => self.dice.pick(PLAIN),
+        };
+        let mut whole = Vec::new();
+        match self.dice.roll(8) {
+            0..=3 => return vec![query(text)],
+            4 => whole.extend([bind("", "begin", &[]), execute("", 0)]),
+            5 => {
+                let beginning = self.dice.pick(BEGINNINGS);
+                whole.extend([parse("", beginning, &[]), bind("", "", &[])]);
+                if self.dice.one_in(2) {
+                    whole.push(describe(b'P', ""));
+                }
+                whole.push(execute("", 0));
+            }
+            6 if self.dice.one_in(3) => return vec![bind("", "end", &[]), execute("", 0), sync()],
+            _ => {}
+        }
+        if self.dice.one_in(6) {
+            whole.push(sync());
+            return whole;
+        }
+        whole.push(parse("", text, &[]));
+        if self.dice.one_in(4) {
+            whole.push(describe(b'S', ""));
+        }
+        whole.push(bind_formats("", "", &[], if text.contains('$') { &[Some(b"5")] } else { &[] }, &[]));
+        if self.dice.one_in(2) {
+            whole.push(describe(b'P', ""));
+        }
+        whole.push(execute("", if self.dice.one_in(8) { 1 } else { 0 }));
+        whole.push(sync());
+        whole
     }
 
     fn text(&mut self) -> &'static str {

@@ -52,10 +52,29 @@ fn a_long_unknown_command_is_quoted_in_part() {
 
 #[test]
 fn what_only_pgbouncer_has_is_said_to_be_missing() {
-    for text in
-        ["PAUSE", "pause shop", "RESUME;", "KILL shop", "SHOW FDS", "show totals", "SHUTDOWN", "BAN pg1"]
-    {
+    for text in ["SUSPEND", "KILL shop", "SHOW FDS", "show totals", "SHUTDOWN"] {
         assert_eq!(sqlstate_of(text), SqlState::FEATURE_NOT_SUPPORTED, "{text}");
+    }
+}
+
+#[test]
+fn what_operators_do_names_databases_and_nodes_as_sql_does() {
+    let name = |text: &str| text.to_owned();
+    let cases = [
+        ("PAUSE", Operation::Pause(None)),
+        ("pause Shop;", Operation::Pause(Some(name("shop")))),
+        ("PAUSE \"Shop\"", Operation::Pause(Some(name("Shop")))),
+        ("RESUME", Operation::Resume(None)),
+        ("RESUME shop", Operation::Resume(Some(name("shop")))),
+        ("BAN pg1", Operation::Ban(name("pg1"))),
+        ("UNBAN \"pg-1\"", Operation::Unban(name("pg-1"))),
+        ("DRAIN pg1", Operation::Drain(name("pg1"))),
+    ];
+    for (text, operation) in cases {
+        assert_eq!(parse(text.as_bytes()).unwrap(), [Command::Operate(operation)], "{text}");
+    }
+    for text in ["BAN", "DRAIN", "UNBAN pg1 pg2", "PAUSE 'shop'"] {
+        assert_eq!(sqlstate_of(text), SqlState::SYNTAX_ERROR, "{text}");
     }
 }
 

@@ -94,7 +94,7 @@ fn the_first_error_ends_a_query_and_what_is_unknown_runs_nothing() {
     let mut talk = Talk::default();
     assert_eq!(talk.query("SHOW VERSION; RELOAD; SHOW VERSION"), "T D D D C E:22023 ZI");
     assert_eq!(talk.query("SHOW VERSION; NONSENSE"), "E:42601 ZI");
-    assert_eq!(talk.query("PAUSE"), "E:0A000 ZI");
+    assert_eq!(talk.query("SUSPEND"), "E:0A000 ZI");
     assert_eq!(talk.query("SHOW VERSION"), "T D D D C ZI");
 }
 

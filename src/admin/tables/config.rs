@@ -5,12 +5,12 @@ use super::{Columns, Row, cell, yes_no};
 use crate::config::settings::{
     AuthMethod, AuthQuerySettings, AuthSettings, CausalSettings, ClientTlsMode, ClientTlsSettings,
     ClusterSettings, DatabaseAccess, DatabaseSettings, LimitsSettings, LogFormat, LogSettings,
-    MonitorSettings, NodeSettings, OnMismatch, PoolMode, PoolOverrides, PoolSettings, RoutingSettings,
-    RuleSettings, ServerTlsMode, ServerTlsSettings, Settings, TlsNegotiation, TlsSettings,
+    MonitorSettings, NodeSettings, OnLoss, OnMismatch, PoolMode, PoolOverrides, PoolSettings,
+    RoutingSettings, RuleSettings, ServerTlsMode, ServerTlsSettings, Settings, TlsNegotiation, TlsSettings,
 };
 use crate::config::values::{show_duration, show_size};
 use crate::config::{self, Secret};
-use crate::routing::request::{Balance, OnLag, PinAfterWrite, RoutingPolicy};
+use crate::routing::request::{Balance, OnLag, PinAfterWrite, RoutingPolicy, Transactions};
 use crate::routing::rules::Origin;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub const COLUMNS: Columns = &["key", "value", "default", "changeable"];
 const HIDDEN: &str = "(hidden)";
 
 /// What a reload cannot change.
-const FIXED: &[&str] = &["listen", "http", "log.format", "limits.statement_cache"];
+const FIXED: &[&str] = &["listen", "reuse_port", "http", "log.format", "limits.statement_cache"];
 
 /// The smallest file that says nothing about any key with a default.
 const SMALLEST: &str =
@@ -55,10 +55,23 @@ pub fn rows(settings: &Settings) -> Vec<Row> {
 }
 
 fn pairs(settings: &Settings) -> Pairs {
-    let Settings { listen, http, cluster, pool, databases, routing, causal, auth, tls, limits, log } =
-        settings;
+    let Settings {
+        listen,
+        reuse_port,
+        http,
+        cluster,
+        pool,
+        databases,
+        routing,
+        causal,
+        auth,
+        tls,
+        limits,
+        log,
+    } = settings;
     let mut pairs = vec![
         ("listen".to_owned(), cell(list(listen.iter().map(ToString::to_string)))),
+        ("reuse_port".to_owned(), cell(reuse_port)),
         ("http".to_owned(), Some(http.map_or_else(|| "off".to_owned(), |address| address.to_string()))),
     ];
     of_cluster(cluster, &mut pairs);
@@ -89,12 +102,13 @@ fn of_cluster(cluster: &ClusterSettings, pairs: &mut Pairs) {
         ];
         push(pairs, &format!("cluster.nodes.{name}"), entries);
     }
-    let MonitorSettings { user, password, database, interval } = monitor;
+    let MonitorSettings { user, password, database, interval, fence_after } = monitor;
     let entries = [
         ("user", cell(user)),
         ("password", hidden(password.as_ref())),
         ("database", cell(database)),
         ("interval", time(*interval)),
+        ("fence_after", time(*fence_after)),
     ];
     push(pairs, "cluster.monitor", entries);
 }
@@ -155,8 +169,15 @@ fn of_overrides(section: &str, overrides: &PoolOverrides, pairs: &mut Pairs) {
 }
 
 fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
-    let RoutingSettings { policy, kick_flush, read_only_functions, writing_functions, rules, token_mismatch } =
-        routing;
+    let RoutingSettings {
+        policy,
+        kick_flush,
+        read_only_functions,
+        writing_functions,
+        rules,
+        token_mismatch,
+        lost_writes,
+    } = routing;
     let RuleSettings { rules, subjects: _, always_fresh, may_be_stale } = rules;
     let RoutingPolicy {
         consistency,
@@ -172,6 +193,7 @@ fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
         lag_reads,
         pin_after_write,
         balance,
+        transactions,
         defect: _,
     } = policy;
     let entries = [
@@ -187,7 +209,9 @@ fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
         ("lag_wait_limit", time(*lag_wait_limit)),
         ("pin_after_write", Some(pin_word(*pin_after_write))),
         ("balance", cell(balance_word(*balance))),
+        ("transactions", cell(transactions_word(*transactions))),
         ("token_mismatch", cell(mismatch_word(*token_mismatch))),
+        ("lost_writes", cell(loss_word(*lost_writes))),
         ("functions.read_only", cell(list(read_only_functions.iter().cloned()))),
         ("functions.writing", cell(list(writing_functions.iter().cloned()))),
         ("always_fresh", cell(list(always_fresh.iter().cloned()))),
@@ -215,6 +239,14 @@ fn of_causal(causal: &CausalSettings, pairs: &mut Pairs) {
         ("prefix", cell(prefix)),
     ];
     push(pairs, "causal", entries);
+}
+
+fn loss_word(word: OnLoss) -> &'static str {
+    match word {
+        OnLoss::Warning => "warning",
+        OnLoss::Error => "error",
+        OnLoss::Off => "off",
+    }
 }
 
 fn mismatch_word(word: OnMismatch) -> &'static str {
@@ -373,6 +405,13 @@ fn pin_word(pin: PinAfterWrite) -> String {
         PinAfterWrite::UntilCaughtUp => "until_caught_up".to_owned(),
         PinAfterWrite::For(duration) => show_duration(duration),
         PinAfterWrite::UntilDisconnect => "until_disconnect".to_owned(),
+    }
+}
+
+fn transactions_word(transactions: Transactions) -> &'static str {
+    match transactions {
+        Transactions::Primary => "primary",
+        Transactions::Split => "split",
     }
 }
 

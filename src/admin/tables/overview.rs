@@ -1,7 +1,7 @@
 //! SHOW DATABASES, LISTS, VERSION and HELP.
 
 use super::{Columns, Row, cell};
-use crate::admin::command::{Show, VERSION};
+use crate::admin::command::{Operation, Show, VERSION};
 
 /// SHOW DATABASES; `host` and `port` are the primary's.
 pub const DATABASE_COLUMNS: Columns = &[
@@ -77,7 +77,12 @@ pub fn help_rows() -> Vec<Row> {
     let shows =
         Show::ALL.iter().map(|(_, name, meaning)| (format!("SHOW {}", name.to_uppercase()), *meaning));
     let reload = ("RELOAD".to_owned(), "read the configuration again (users listed in auth.users)");
-    shows.chain([reload]).map(|(command, meaning)| vec![Some(command), cell(meaning)]).collect()
+    let operations = Operation::ALL.map(|(command, meaning)| (command.to_owned(), meaning));
+    shows
+        .chain([reload])
+        .chain(operations)
+        .map(|(command, meaning)| vec![Some(command), cell(meaning)])
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `cluster:`
 
+use crate::cluster::health::HealthPolicy;
 use crate::config::keys;
 use crate::config::reader::{Field, Reader, Section};
 use crate::config::settings::{ClusterSettings, MonitorSettings, NODES_MAX, NodeSettings};
@@ -79,5 +80,9 @@ fn monitor(section: &Section<'_>, reader: &mut Reader) -> MonitorSettings {
         "interval",
         duration(Duration::from_millis(10)..=60 * second),
     );
+    let default = HealthPolicy::for_interval(monitor.interval);
+    // One late answer must change nothing.
+    let fence_after = duration(default.probe_timeout..=3600 * second);
+    monitor.fence_after = reader.optional(&section, "fence_after", fence_after).unwrap_or(default.down_after);
     monitor
 }

@@ -22,7 +22,7 @@ fn a_synchronous_write_needs_the_flush_watermark_and_any_other_the_insert_waterm
         (Durability::Inserted, 11, false),
     ];
     for (durability, at, met) in table {
-        let floor = Floor { write: Some((Moment(at), durability)), read: None };
+        let floor = Floor { write: Some((Moment(at), durability)), read: None, ..Floor::default() };
         assert_eq!(Need::of_floor(&floor, NodeId(0), 1).is_met_by(&fresh), met, "{durability:?} {at}");
     }
 }
@@ -30,7 +30,7 @@ fn a_synchronous_write_needs_the_flush_watermark_and_any_other_the_insert_waterm
 #[test]
 fn the_same_replica_in_the_same_incarnation_needs_nothing_for_a_read() {
     let read = LastRead { at: Moment(15), node: NodeId(1), incarnation: 1 };
-    let floor = Floor { write: None, read: Some(read) };
+    let floor = Floor { read: Some(read), ..Floor::default() };
     let fresh = reading(10, 20, 30);
     for (node, incarnation, met) in [(1, 1, true), (2, 1, false), (1, 2, false)] {
         let need = Need::of_floor(&floor, NodeId(node), incarnation);
@@ -152,4 +152,19 @@ proptest! {
             model.step(step, size)?;
         }
     }
+}
+
+#[test]
+fn a_read_that_was_not_held_to_the_floor_does_not_hide_the_one_before_it() {
+    let read = |at, node| LastRead { at: Moment(at), node: NodeId(node), incarnation: 0 };
+    let mut floor = Floor::default();
+    floor.saw(read(10, 1));
+    floor.saw(read(20, 1));
+    assert_eq!(Need::of_floor(&floor, NodeId(1), 0), Need::default());
+    // At level eventual, on a node that is behind.
+    floor.saw(read(30, 2));
+    assert_eq!(Need::of_floor(&floor, NodeId(2), 0).insert, Moment(20));
+    assert_eq!(Need::of_floor(&floor, NodeId(1), 0).insert, Moment(30));
+    floor.saw(read(40, 2));
+    assert_eq!(Need::of_floor(&floor, NodeId(2), 0).insert, Moment(20));
 }

@@ -65,6 +65,7 @@ fn read() -> Request {
         waiting_until: None,
         excluded: 0,
         rule: Asked::default(),
+        split: false,
     }
 }
 
@@ -74,7 +75,7 @@ fn begins() -> Request {
 }
 
 fn wrote(millis_ago: u64) -> Floor {
-    Floor { write: Some((ago(millis_ago), Durability::Flushed)), read: None }
+    Floor { write: Some((ago(millis_ago), Durability::Flushed)), read: None, ..Floor::default() }
 }
 
 fn ask(request: &Request, view: &ClusterView, policy: &RoutingPolicy) -> (&'static str, Reason) {
@@ -125,8 +126,8 @@ fn the_table_of_what_only_the_primary_may_do() {
 fn the_table_of_reads() {
     let view = cluster(2);
     let saw = |node, incarnation| Floor {
-        write: None,
         read: Some(LastRead { at: ago(1), node: NodeId(node), incarnation }),
+        ..Floor::default()
     };
     let table = [
         (read(), "replica", Reason::Balanced),
@@ -136,6 +137,9 @@ fn the_table_of_reads() {
         (Request { waiting_until: Some(NOW), ..read() }, "replica", Reason::Waited),
         (Request { floor: wrote(45), ..read() }, "replica", Reason::Balanced),
         (begins(), "replica", Reason::ReadOnlyTransaction),
+        (Request { split: true, ..read() }, "replica", Reason::SplitTransaction),
+        (Request { split: true, floor: wrote(5), ..read() }, "wait", Reason::NotFreshEnough),
+        (Request { split: true, ..read() }.begins(), "primary", Reason::TransactionControl),
         (Request { route: Route::Replica, ..begins() }, "replica", Reason::RouteReplica),
         (Request { route: Route::Primary, ..begins() }, "primary", Reason::RoutePrimary),
         (Request { held: Held::Pinned, ..begins() }, "primary", Reason::Pinned),
@@ -262,6 +266,8 @@ fn a_tag_is_kept_to_unless_its_rule_falls_back() {
 fn a_delayed_standby_is_reached_by_its_tag_alone() {
     let policy = RoutingPolicy::default();
     let mut view = cluster(1);
+    view.nodes[1].standby.apply_delay = Duration::from_millis(300);
+    assert_eq!(ask(&read(), &view, &policy).0, "replica");
     view.nodes[1].standby.apply_delay = Duration::from_secs(3600);
     assert_eq!(ask(&read(), &view, &policy), ("primary", Reason::NoReplica));
     let wish = Asked { route: Route::Replica, ..Asked::default() };
@@ -320,7 +326,7 @@ fn any_view(dice: &mut Dice) -> ClusterView {
         node.role = dice.one(&[Some(Role::Replica), Some(Role::Replica), Some(Role::Primary), None]);
         node.serves_reads = dice.roll(8) > 0;
         node.replay_paused = dice.roll(8) == 0;
-        node.standby.apply_delay = Duration::from_secs(dice.roll(8).saturating_sub(6));
+        node.standby.apply_delay = Duration::from_secs(dice.roll(16).saturating_sub(4));
         node.lag_bytes = dice.one(&[None, Some(0), Some(1 << 20), Some(1 << 40)]);
         node.weight = dice.roll(4) as u32;
         node.live.publish(ago(dice.roll(400)), ago(dice.roll(400)), ago(dice.roll(250)));
@@ -366,7 +372,11 @@ fn any_request(dice: &mut Dice) -> Request {
         arrived: ago(dice.roll(400)),
         shows: dice.coin(),
         max_staleness: dice.coin().then(|| Duration::from_millis(dice.roll(500))),
-        floor: Floor { write: dice.coin().then_some(write), read: dice.coin().then_some(seen) },
+        floor: Floor {
+            write: dice.coin().then_some(write),
+            read: dice.coin().then_some(seen),
+            ..Floor::default()
+        },
         demand: dice.one(&[
             Demand::default(),
             Demand::default(),
@@ -379,6 +389,7 @@ fn any_request(dice: &mut Dice) -> Request {
         waiting_until: dice.coin().then(|| ago(3).plus(Duration::from_millis(dice.roll(6)))),
         excluded: dice.roll(4) * dice.roll(64),
         rule: any_rule(dice),
+        split: dice.roll(4) == 0,
     }
 }
 
@@ -400,7 +411,7 @@ fn check(request: &Request, view: &ClusterView, policy: &RoutingPolicy, decision
             assert!(bound == UNBOUNDED || need.insert >= NOW.minus(bound).max(Moment(1)));
             assert_ne!(request.rule.route, Route::Primary);
             let tagged = request.rule.tagged.is_some_and(|tagged| tagged & bit(node.id) != 0);
-            assert!(tagged || node.standby.apply_delay.is_zero(), "a delayed standby serves nobody unasked");
+            assert!(tagged || !node.standby.is_delayed(), "a delayed standby serves nobody unasked");
             assert!(tagged || request.rule.tagged.is_none() || request.rule.fallback == Fallback::Replica);
             assert!(request.demand.barred.is_none() && need.insert >= request.demand.insert);
             if request.consistency == Consistency::Global {

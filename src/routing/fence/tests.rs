@@ -53,10 +53,12 @@ fn request(consistency: Consistency) -> Request {
         shows: true,
         demand: Demand::default(),
         rule: Asked::default(),
+        split: false,
         max_staleness: None,
         floor: Floor {
             write: None,
             read: Some(LastRead { at: Moment(100), node: NodeId(1), incarnation: 0 }),
+            seen: Moment::NEVER,
         },
         last_write: None,
         pipelined_on: None,
@@ -148,4 +150,18 @@ fn whoever_had_replayed_it_all_proves_it_for_everybody() {
     view.nodes[2].state = NodeState::Down;
     let unfenced = unfenced(&request(Consistency::Strict), &view, &RoutingPolicy::default());
     assert_eq!(unfenced.unwrap().nodes.0, bit(NodeId(1)));
+}
+
+#[test]
+fn what_was_read_before_the_last_read_is_waited_for_where_that_did_not_have_it() {
+    let (view, policy) = (cluster(), RoutingPolicy::default());
+    let mut request = request(Consistency::Strict);
+    // The last read, at 100 on node 1, was at level eventual: node 1 was behind what node 2 showed at 80.
+    request.floor.seen = Moment(80);
+    view.nodes[1].live.set_fenced(Moment(150), Moment(70));
+    let missing = unfenced(&request, &view, &policy).unwrap();
+    assert!(missing.nodes.contains(NodeId(1)) && missing.nodes.contains(NodeId(2)), "{missing:?}");
+    assert!(missing.at > Moment(150), "node 1 has to prove more than it has");
+    view.nodes[2].live.set_fenced(Moment(160), Moment(80));
+    assert_eq!(unfenced(&request, &view, &policy), None);
 }

@@ -329,3 +329,80 @@ fn a_statement_of_another_scope_spoils_no_shared_copy() {
     second.answers(&mut session, &mut exchange, b"312CZ");
     assert!(second.statements.is_empty(), "good for once");
 }
+
+/// Forwards one group of a transaction that no server knows of yet.
+fn promised(server: &mut Server, session: &mut Session, exchange: &mut Exchange, bytes: &[u8]) -> String {
+    let scan = exchange.builder.scan(bytes, 1 << 20, &mut Texts(session)).unwrap();
+    let Scan::Group(group) = scan else { panic!("{scan:?}") };
+    let mut record = GroupRecord::new(&group, Reason::SplitTransaction, Moment(1));
+    record.promised = true;
+    exchange.begin(&group, record);
+    let mut out = Vec::new();
+    let mut to = Outgoing {
+        out: &mut out,
+        server: &mut server.statements,
+        lent: &mut server.lent,
+        prepared_limit: server.limit,
+        names_limit: 50,
+        dialect: Dialect::STANDARD,
+        replayed: false,
+    };
+    session.forward(bytes, exchange, &mut to).unwrap();
+    exchange.builder.reset();
+    types(&out)
+}
+
+struct Texts<'a>(&'a Session);
+
+impl Classes for Texts<'_> {
+    fn of_text(&mut self, text: &[u8]) -> Class {
+        let marks = if text == b"SELECT 1" { Marks(0) } else { Marks::TRANSACTION_CONTROL };
+        Class { marks, ..class() }
+    }
+
+    fn of_name(&mut self, name: &[u8]) -> Option<Class> {
+        self.0.class_of(name)
+    }
+}
+
+#[test]
+fn a_begin_in_front_of_reads_is_answered_in_its_turn_and_not_sent() {
+    let (mut session, mut server, mut exchange) = (session(), Server::new(), Exchange::default());
+    let mut bytes = Vec::new();
+    for text in [&b"START TRANSACTION"[..], b"SELECT 1"] {
+        writers::parse(&mut bytes, b"", text, &[0, 0]);
+        writers::bind_head(&mut bytes, b"", b"", 6);
+        bytes.extend([0; 6]);
+        writers::message(&mut bytes, b'D', |out| out.extend(b"P\0"));
+        writers::message(&mut bytes, b'E', |out| out.extend([0; 5]));
+    }
+    bytes.extend(writers::SYNC);
+    assert_eq!(promised(&mut server, &mut session, &mut exchange, &bytes), "PPBDES");
+    server.answers(&mut session, &mut exchange, b"1");
+    let mut fabricated = Vec::new();
+    while let Some(bytes) = exchange.queue.pop_fabricated() {
+        fabricated.extend_from_slice(bytes);
+    }
+    assert_eq!(types(&fabricated), "2nC");
+    assert!(fabricated.ends_with(b"\0\0\0\x16START TRANSACTION\0"));
+    let outcomes = server.answers(&mut session, &mut exchange, b"12TDCZ");
+    let last = outcomes.last().unwrap();
+    assert_eq!(last.pass, Pass::Replace(writers::ready(TransactionStatus::InBlock).into()));
+    let (record, status) = last.done.as_ref().unwrap();
+    assert_eq!(*status, TransactionStatus::InBlock);
+    assert!(matches!(record.effects.as_slice(), [Effect::Begin(_)]), "{:?}", record.effects);
+}
+
+#[test]
+fn an_error_in_a_promised_transaction_fails_it_and_a_server_must_not_know_of_one() {
+    let (mut session, mut server, mut exchange) = (session(), Server::new(), Exchange::default());
+    let mut query = Vec::new();
+    writers::query(&mut query, b"SELECT 1");
+    promised(&mut server, &mut session, &mut exchange, &query);
+    let outcomes = server.answers(&mut session, &mut exchange, b"EZ");
+    assert_eq!(outcomes[1].pass, Pass::Replace(writers::ready(TransactionStatus::Failed).into()));
+    promised(&mut server, &mut session, &mut exchange, &query);
+    server.answers(&mut session, &mut exchange, b"TDC");
+    let open = writers::ready(TransactionStatus::InBlock);
+    assert!(session.on_backend(b'Z', &open, &mut exchange, &mut server.statements).is_err());
+}

@@ -135,13 +135,15 @@ pub fn is_opaque(reason: PinReason) -> bool {
 
 /// Has it a literal that means the moment at which it is prepared (`'now'::timestamptz`)?
 pub fn is_momentary(text: &[u8]) -> bool {
-    const MOMENTS: [&[u8]; 4] = [b"now", b"today", b"tomorrow", b"yesterday"];
-    let speaks = |literal: &[u8]| {
-        let mut words = literal.split(|byte| !byte.is_ascii_alphanumeric());
-        words.any(|word| MOMENTS.iter().any(|moment| word.eq_ignore_ascii_case(moment)))
-    };
     memchr::memchr2(b'\'', b'$', text).is_some()
-        && Lexer::new(text).any(|token| token.kind == Kind::Text && speaks(token.bytes(text)))
+        && Lexer::new(text).any(|token| token.kind == Kind::Text && means_its_moment(token.bytes(text)))
+}
+
+/// May the value mean the moment at which it is read, as a date or time?
+pub fn means_its_moment(value: &[u8]) -> bool {
+    const MOMENTS: [&[u8]; 4] = [b"now", b"today", b"tomorrow", b"yesterday"];
+    let mut words = value.split(|byte| !byte.is_ascii_alphanumeric());
+    words.any(|word| MOMENTS.iter().any(|moment| word.eq_ignore_ascii_case(moment)))
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What the monitor asks the primary of each database. Works on PostgreSQL 14 to 18 for a role
 //! without privileges: system catalogs only.
 //!
-//! Each query answers with one `text` column, except `async_commit_possible` with one `boolean` row, and
-//! `readers`, which takes names.
+//! Each query answers with one `text` column, except `async_commit_possible` and `other_isolation_possible`
+//! with one `boolean` row, and `readers`, which takes names.
 
 /// The queries, one for each field of `CatalogRows`.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,12 @@ pub struct CatalogQueries {
     pub writing_operators: &'static str,
     /// → `CatalogRows::async_commit_possible`.
     pub async_commit_possible: &'static str,
+    /// → `CatalogRows::momentary_functions`.
+    pub momentary_functions: &'static str,
+    /// → `CatalogRows::momentary_relations`.
+    pub momentary_relations: &'static str,
+    /// → `CatalogRows::other_isolation_possible`.
+    pub other_isolation_possible: &'static str,
     /// → `CatalogRows::readers`: of the relations with the names in `$1`, (name, of, schema, certain).
     pub readers: &'static str,
 }
@@ -60,6 +66,24 @@ macro_rules! writing {
   WHERE a.aggfnoid >= 16384 AND EXISTS (
     SELECT FROM volatile v
     WHERE v.oid IN (a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn))
+)
+",
+            $rest
+        )
+    };
+}
+
+/// The functions of the database that are not IMMUTABLE, as `moment(oid)`. (What an aggregate is, its parts
+/// decide.)
+macro_rules! momentary {
+    ($rest:expr) => {
+        concat!(
+            r"WITH RECURSIVE moment AS (
+  SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.oid >= 16384 AND p.provolatile <> 'i'
+  UNION
+  SELECT a.aggfnoid FROM pg_catalog.pg_aggregate a JOIN pg_catalog.pg_proc f
+    ON f.oid IN (a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn)
+  WHERE a.aggfnoid >= 16384 AND f.provolatile <> 'i'
 )
 ",
             $rest
@@ -154,29 +178,76 @@ WHERE o.oprcode::oid IN (SELECT oid FROM writing) ORDER BY 1"
   OR EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) AS c WHERE c LIKE 'synchronous_commit=%')
   OR EXISTS (SELECT FROM pg_catalog.pg_proc p, pg_catalog.unnest(p.proconfig) AS c WHERE c LIKE 'synchronous_commit=%')
   OR EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.oid >= 16384 AND p.prosrc ~* 'synchronous_commit')",
+    momentary_functions: momentary!(
+        "SELECT DISTINCT p.proname::text FROM pg_catalog.pg_proc p JOIN moment m USING (oid) ORDER BY 1"
+    ),
+    // A text search finds the clocks, as with `primary_names`.
+    momentary_relations: momentary!(
+        r", edge AS (
+  SELECT r.ev_class AS relation, d.refclassid, d.refobjid
+  FROM pg_catalog.pg_rewrite r
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
+  WHERE r.ev_type = '1'
+  UNION
+  SELECT p.polrelid, d.refclassid, d.refobjid
+  FROM pg_catalog.pg_policy p
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_policy'::regclass AND d.objid = p.oid
+), text AS (
+  SELECT c.oid, pg_catalog.pg_get_viewdef(c.oid) AS said FROM pg_catalog.pg_class c
+  WHERE c.relkind = 'v' AND c.oid >= 16384
+  UNION ALL
+  SELECT p.polrelid, pg_catalog.pg_get_expr(p.polqual, p.polrelid) FROM pg_catalog.pg_policy p
+), momentary(oid) AS (
+  SELECT oid FROM text WHERE said ~* '\m(now|age|clock_timestamp|current_(date|time|timestamp)|localtime(stamp)?|statement_timestamp|timeofday|transaction_timestamp|uuidv7)\M'
+  UNION
+  SELECT e.relation FROM edge e WHERE e.refclassid = 'pg_catalog.pg_proc'::regclass AND e.refobjid IN (SELECT oid FROM moment)
+  UNION
+  SELECT e.relation FROM momentary m JOIN edge e ON e.refobjid = m.oid
+  WHERE e.refclassid = 'pg_catalog.pg_class'::regclass AND e.relation <> m.oid
+)
+SELECT DISTINCT c.relname::text FROM momentary m JOIN pg_catalog.pg_class c USING (oid)
+WHERE c.oid >= 16384 ORDER BY 1"
+    ),
+    other_isolation_possible: "SELECT pg_catalog.current_setting('default_transaction_isolation') <> 'read committed'
+  OR EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) AS c
+    WHERE pg_catalog.lower(c) LIKE 'default_transaction_isolation=%' AND pg_catalog.lower(c) <> 'default_transaction_isolation=read committed'
+      AND s.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())))",
     readers: READERS,
 };
 
 /// Who reads a relation, at any depth: views and policies (`pg_depend`), parents and children, functions
 /// (`pg_depend` for those with a parsed body; by a text search for the others: too strict where a name
-/// means something else, too lax where it is put together at run time), and what uses those functions.
-const READERS: &str = r"WITH RECURSIVE edge(reader, kind, of, of_kind, certain) AS (
-  SELECT r.ev_class, 'r', d.refobjid, CASE d.refclassid WHEN 'pg_catalog.pg_class'::regclass THEN 'r' ELSE 'f' END,
-    v.relkind = 'v'
+/// means something else, too lax where it is put together at run time), and what uses those functions:
+/// operators, casts and domains too.
+const READERS: &str = r"WITH RECURSIVE class(oid, kind) AS (
+  VALUES ('pg_catalog.pg_class'::regclass, 'r'), ('pg_catalog.pg_proc'::regclass, 'f'),
+    ('pg_catalog.pg_operator'::regclass, 'o'), ('pg_catalog.pg_type'::regclass, 't')
+), edge(reader, kind, of, of_kind, certain) AS (
+  SELECT r.ev_class, 'r', d.refobjid, k.kind, v.relkind = 'v'
   FROM pg_catalog.pg_rewrite r
   JOIN pg_catalog.pg_class v ON v.oid = r.ev_class
   JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
-  WHERE r.ev_type = '1' AND d.refclassid IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_proc'::regclass)
+  JOIN class k ON k.oid = d.refclassid WHERE r.ev_type = '1'
   UNION
-  SELECT p.polrelid, 'r', d.refobjid, CASE d.refclassid WHEN 'pg_catalog.pg_class'::regclass THEN 'r' ELSE 'f' END, false
+  SELECT p.polrelid, 'r', d.refobjid, k.kind, false
   FROM pg_catalog.pg_policy p
   JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_policy'::regclass AND d.objid = p.oid
-  WHERE d.refclassid IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_proc'::regclass)
+  JOIN class k ON k.oid = d.refclassid
   UNION
-  SELECT d.objid, 'f', d.refobjid, CASE d.refclassid WHEN 'pg_catalog.pg_class'::regclass THEN 'r' ELSE 'f' END, false
-  FROM pg_catalog.pg_depend d
+  SELECT d.objid, 'f', d.refobjid, k.kind, false
+  FROM pg_catalog.pg_depend d JOIN class k ON k.oid = d.refclassid
   WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid >= 16384
-    AND d.refclassid IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_proc'::regclass)
+  UNION
+  SELECT o.oid, 'o', o.oprcode::pg_catalog.oid, 'f', false FROM pg_catalog.pg_operator o WHERE o.oid >= 16384
+  UNION
+  SELECT c.casttarget, 't', c.castfunc, 'f', false FROM pg_catalog.pg_cast c WHERE c.castfunc >= 16384
+  UNION
+  SELECT c.contypid, 't', d.refobjid, k.kind, false
+  FROM pg_catalog.pg_constraint c
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::regclass AND d.objid = c.oid
+  JOIN class k ON k.oid = d.refclassid WHERE c.contypid <> 0
+  UNION
+  SELECT t.oid, 't', t.typbasetype, 't', false FROM pg_catalog.pg_type t WHERE t.typtype = 'd'
   UNION
   SELECT inhparent, 'r', inhrelid, 'r', false FROM pg_catalog.pg_inherits
   UNION
@@ -186,9 +257,11 @@ const READERS: &str = r"WITH RECURSIVE edge(reader, kind, of, of_kind, certain) 
   WHERE c.relname = ANY ($1::pg_catalog.text[]) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
   UNION
   SELECT x.kind, x.oid, x.name, r.base, r.certain AND x.certain FROM reads r, LATERAL (
-    SELECT e.kind, e.reader AS oid, coalesce(k.relname, f.proname) AS name, e.certain FROM edge e
+    SELECT e.kind, e.reader AS oid, coalesce(k.relname, f.proname, o.oprname, t.typname) AS name, e.certain FROM edge e
     LEFT JOIN pg_catalog.pg_class k ON e.kind = 'r' AND k.oid = e.reader
     LEFT JOIN pg_catalog.pg_proc f ON e.kind = 'f' AND f.oid = e.reader
+    LEFT JOIN pg_catalog.pg_operator o ON e.kind = 'o' AND o.oid = e.reader
+    LEFT JOIN pg_catalog.pg_type t ON e.kind = 't' AND t.oid = e.reader
     WHERE e.of = r.oid AND e.of_kind = r.kind
     UNION ALL
     SELECT 'f', p.oid, p.proname, false FROM pg_catalog.pg_proc p
@@ -216,6 +289,9 @@ mod tests {
             QUERIES.writing_types,
             QUERIES.writing_operators,
             QUERIES.async_commit_possible,
+            QUERIES.momentary_functions,
+            QUERIES.momentary_relations,
+            QUERIES.other_isolation_possible,
             QUERIES.readers,
         ];
         for query in queries {

@@ -1,7 +1,7 @@
 //! The first word of a statement, which decides nearly everything.
 
 use super::names::{judge_relation, name_of};
-use super::{Known, Verdict, read, standby};
+use super::{Known, Verdict, moment, read, standby};
 use crate::sql::class::{Access, Marks, Why};
 use crate::sql::functions;
 use crate::sql::lexer::statements::Statement;
@@ -24,6 +24,8 @@ pub(super) fn judge(text: &[u8], statement: &Statement, known: Known<'_>) -> Ver
     let temporary =
         (verdict.why == Why::CreatesTable || verdict.why == Why::Ddl) && creates_temporary(text, tokens);
     let verdict = if effect || temporary { verdict.marked(Marks::SESSION_EFFECT) } else { verdict };
+    let tells = verdict.is_read() && moment::tells(text, tokens, known);
+    let verdict = if tells { verdict.marked(Marks::MOMENTARY) } else { verdict };
     let names = !verdict.is_read() && speaks_of_names(text, tokens);
     if names { verdict.marked(Marks::NAMED) } else { verdict }
 }

@@ -9,23 +9,21 @@ use crate::sql::lexer::{Kind, Lexer};
 pub struct Hints {
     /// The route; of several, `primary` wins.
     pub route: Option<Route>,
-    /// The consistency level, as written.
-    pub consistency: Option<String>,
-    /// The bound of staleness, as written (`2s`).
-    pub max_staleness: Option<String>,
-    /// The token, as written.
-    pub token: Option<String>,
-    /// The causal key.
-    pub causal_key: Option<String>,
+    /// The consistency levels, as written.
+    pub levels: Vec<String>,
+    /// The bounds of staleness, as written (`2s`).
+    pub bounds: Vec<String>,
+    /// The tokens, as written.
+    pub tokens: Vec<String>,
+    /// The causal keys.
+    pub causal_keys: Vec<String>,
 }
 
 impl Hints {
     /// Is there nothing but (perhaps) a route?
     pub fn only_route(&self) -> bool {
-        self.consistency.is_none()
-            && self.max_staleness.is_none()
-            && self.token.is_none()
-            && self.causal_key.is_none()
+        let asked = [&self.levels, &self.bounds, &self.tokens, &self.causal_keys];
+        asked.iter().all(|asked| asked.is_empty())
     }
 }
 
@@ -63,10 +61,10 @@ fn read(comment: &str, hints: &mut Hints) {
                     hints.route = asked.or(hints.route);
                 }
             }
-            Some(PgweirName::Consistency) => hints.consistency = Some(value),
-            Some(PgweirName::MaxStaleness) => hints.max_staleness = Some(value),
-            Some(PgweirName::Token) => hints.token = Some(exact),
-            Some(PgweirName::CausalKey) => hints.causal_key = Some(exact),
+            Some(PgweirName::Consistency) => hints.levels.push(value),
+            Some(PgweirName::MaxStaleness) => hints.bounds.push(value),
+            Some(PgweirName::Token) => hints.tokens.push(exact),
+            Some(PgweirName::CausalKey) => hints.causal_keys.push(exact),
             // For sessions only.
             Some(PgweirName::ReportToken) | None => {}
         }

@@ -203,16 +203,14 @@ fn hints_are_read_from_comments_only() {
     let hints = hints_of(
         b"/* pgweir.consistency=Eventual pgweir.max_staleness='2s' */ SELECT 1 -- pgweir.route=replica",
     );
-    assert_eq!(hints.consistency.as_deref(), Some("eventual"));
-    assert_eq!(hints.max_staleness.as_deref(), Some("2s"));
+    assert_eq!((hints.levels, hints.bounds), (vec!["eventual".to_owned()], vec!["2s".to_owned()]));
     assert_eq!(hints.route, Some(crate::sql::class::Route::Replica));
     assert_eq!(hints_of(b"SELECT 'pgweir.route=primary'"), Hints::default());
     assert_eq!(hints_of(b"/* pgweir.route */ SELECT 1"), Hints::default());
     let hints =
         hints_of(b"/* pgweir.token=v1.7.1.0/3A */ SELECT 1 /*app='x',pgweir.causal_key='User%3A42 b'*/");
-    assert_eq!(hints.token.as_deref(), Some("v1.7.1.0/3A"));
-    assert_eq!(hints.causal_key.as_deref(), Some("User:42 b"));
+    assert_eq!((&*hints.tokens[0], &*hints.causal_keys[0]), ("v1.7.1.0/3A", "User:42 b"));
     assert!(!hints.only_route());
     let sqlcommenter = hints_of(b"SELECT 1 /*pgweir.token='v1.7.1.0%2F3A',route='%2Fusers'*/");
-    assert_eq!((sqlcommenter.token.as_deref(), sqlcommenter.route), (Some("v1.7.1.0/3A"), None));
+    assert_eq!((&*sqlcommenter.tokens[0], sqlcommenter.route), ("v1.7.1.0/3A", None));
 }

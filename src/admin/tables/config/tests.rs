@@ -46,7 +46,7 @@ fn what_needs_a_restart_is_not_changeable() {
     let mut fixed: Vec<String> =
         shown(SMALLEST).into_iter().filter(|(_, row)| !row.2).map(|(key, _)| key).collect();
     fixed.retain(|key| !key.starts_with("causal."));
-    assert_eq!(fixed, ["http", "limits.statement_cache", "listen", "log.format"]);
+    assert_eq!(fixed, ["http", "limits.statement_cache", "listen", "log.format", "reuse_port"]);
 }
 
 #[test]

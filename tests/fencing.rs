@@ -1,0 +1,68 @@
+//! Who must not be written to: an old primary that is back, and two that claim the same timeline.
+#![cfg(feature = "shell")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "support/harness.rs"]
+mod harness;
+
+use harness::{NO_WRITER, Stage, Tuning, value, wait_for, wait_until};
+use pgweir::devcluster::{Options, Stop};
+
+const SCHEMA: [&str; 2] =
+    [NO_WRITER, "CREATE TABLE taken (node text DEFAULT current_setting('cluster_name'))"];
+
+#[test]
+fn an_old_primary_that_is_back_is_in_quarantine_and_gets_no_write() {
+    let stage = Stage::with(Options::with_replicas(1), &SCHEMA);
+    let tuning = Tuning { limits: vec!["hold_time: 25s".to_owned()], ..Tuning::default() };
+    let weir = stage.weir_with(&tuning);
+    let (old, new) = (stage.cluster.primary(), stage.cluster.replica(0));
+    old.sigkill().unwrap();
+    new.promote().unwrap();
+    weir.wait_node(new.name(), "is the primary", |row| row.role.as_deref() == Some("primary"));
+    old.start().unwrap();
+    let label = format!("node=\"{}\"", old.name());
+    wait_until("it is in quarantine", || weir.metric("pgweir_node_quarantined", &label) > 0.0);
+    weir.wait_node(old.name(), "says why", |row| {
+        row.last_error.as_deref() == Some("is a primary on an old timeline") && !row.serves_reads
+    });
+    stage.run(async {
+        let client = weir.connect().await;
+        for _ in 0..20 {
+            client.batch_execute("INSERT INTO taken DEFAULT VALUES").await.unwrap();
+        }
+        let elsewhere = format!("SELECT count(*) FROM taken WHERE node <> '{}'", new.name());
+        assert_eq!(value(&client, &elsewhere).await, "0");
+    });
+    assert_eq!(old.sql_value("SELECT count(*) FROM taken").unwrap().as_deref(), Some("0"));
+    assert_eq!(weir.metric("pgweir_node_quarantined", &format!("node=\"{}\"", new.name())), 0.0);
+}
+
+#[test]
+fn two_primaries_on_one_timeline_stop_writes_with_an_error_that_names_both_until_one_is_gone() {
+    let stage = Stage::with(Options::default(), &SCHEMA);
+    let tuning = Tuning { limits: vec!["hold_time: 2s".to_owned()], ..Tuning::default() };
+    let weir = stage.weir_with(&tuning);
+    let (one, other) = (stage.cluster.replica(0), stage.cluster.replica(1));
+    stage.cluster.primary().sigkill().unwrap();
+    one.promote().unwrap();
+    other.promote().unwrap();
+    wait_until("both are in quarantine", || weir.metric("pgweir_node_quarantined", "") >= 2.0);
+    stage.run(async {
+        let client = weir.connect().await;
+        let error = client.batch_execute("INSERT INTO taken DEFAULT VALUES").await.unwrap_err();
+        let error = error.as_db_error().unwrap();
+        assert_eq!(error.code().code(), "57P03");
+        let detail = error.detail().unwrap();
+        assert!(detail.contains(one.name()) && detail.contains(other.name()), "{detail}");
+        for node in [one, other] {
+            assert_eq!(node.sql_value("SELECT count(*) FROM taken").unwrap().as_deref(), Some("0"));
+        }
+        tokio::task::block_in_place(|| other.stop(Stop::Fast).unwrap());
+        wait_for("writes go to the one that is left", async || {
+            client.batch_execute("INSERT INTO taken DEFAULT VALUES").await.is_ok()
+        })
+        .await;
+        assert_eq!(value(&client, "SELECT node FROM taken").await, one.name());
+    });
+}

@@ -1,0 +1,335 @@
+//! Clients that work while something happens to the servers, and know what they must see.
+#![allow(dead_code, reason = "no test binary uses all of it")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use pgweir::devcluster::{APP, APP_DATABASE};
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, Error};
+
+use crate::harness::{LONG, Stage, connect_to, describe, wait_until_or};
+
+/// A row per write, that says which server took it; the key refuses what is sent twice.
+pub const WRITTEN: &str = "CREATE TABLE written \
+    (by int, n int, node text NOT NULL DEFAULT current_setting('cluster_name'), PRIMARY KEY (by, n))";
+
+/// How many of whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Crowd {
+    pub writers: i32,
+    /// So many of the writers, the last ones, write in transactions of several statements.
+    pub in_transactions: i32,
+    pub readers: usize,
+    pub idle: usize,
+}
+
+/// The longest time in which something did not happen.
+#[derive(Clone, Copy, Debug)]
+struct Gap {
+    last: Instant,
+    longest: Duration,
+}
+
+impl Gap {
+    fn new() -> Gap {
+        Gap { last: Instant::now(), longest: Duration::ZERO }
+    }
+
+    fn happened(&mut self) {
+        let now = Instant::now();
+        self.longest = self.longest.max(now - self.last);
+        self.last = now;
+    }
+}
+
+/// What the clients were told, since the last time it was taken.
+#[derive(Debug)]
+pub struct Told {
+    /// By SQLSTATE, those of autocommit statements and of transactions apart.
+    pub errors: BTreeMap<String, u64>,
+    /// One of each, in full.
+    pub examples: BTreeMap<String, String>,
+    pub disconnects: u64,
+    /// An own write was not there, or a read went back.
+    pub stale: Vec<String>,
+    writes: Gap,
+    reads: Gap,
+    /// Acknowledged, by writer.
+    pub acknowledged: BTreeMap<i32, BTreeSet<i32>>,
+}
+
+impl Told {
+    fn new() -> Told {
+        Told {
+            errors: BTreeMap::new(),
+            examples: BTreeMap::new(),
+            disconnects: 0,
+            stale: Vec::new(),
+            writes: Gap::new(),
+            reads: Gap::new(),
+            acknowledged: BTreeMap::new(),
+        }
+    }
+
+    pub fn write_gap(&self) -> Duration {
+        self.writes.longest
+    }
+
+    pub fn read_gap(&self) -> Duration {
+        self.reads.longest
+    }
+
+    fn error(&mut self, what: &str, error: &Error) {
+        let code = error.code().map_or("closed", |code| code.code());
+        let key = format!("{code}{what}");
+        self.examples.entry(key.clone()).or_insert_with(|| describe(error));
+        *self.errors.entry(key).or_default() += 1;
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    address: SocketAddr,
+    done: AtomicBool,
+    writes: AtomicU64,
+    reads: AtomicU64,
+    told: Mutex<Told>,
+    /// The newest acknowledged write of each writer.
+    newest: Vec<AtomicI32>,
+}
+
+impl Shared {
+    fn told<T>(&self, note: impl FnOnce(&mut Told) -> T) -> T {
+        note(&mut self.told.lock().unwrap())
+    }
+
+    fn is_done(&self) -> bool {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    async fn connect(&self) -> Client {
+        loop {
+            match connect_to(self.address, APP, APP_DATABASE, "").await {
+                Ok(client) => return client,
+                Err(error) => self.told(|told| told.error(" at connecting", &error)),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The client, or another one if it was disconnected.
+    async fn alive(&self, client: Client) -> Client {
+        if !client.is_closed() {
+            return client;
+        }
+        self.told(|told| told.disconnects += 1);
+        self.connect().await
+    }
+}
+
+/// Clients at work.
+pub struct Load {
+    shared: Arc<Shared>,
+    idle: Vec<Client>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    /// They begin to work through the pgweir at `address`.
+    pub fn start(stage: &Stage, address: SocketAddr, crowd: Crowd) -> Load {
+        let shared = Arc::new(Shared {
+            address,
+            done: AtomicBool::new(false),
+            writes: AtomicU64::new(0),
+            reads: AtomicU64::new(0),
+            told: Mutex::new(Told::new()),
+            newest: (0..crowd.writers).map(|_| AtomicI32::new(-1)).collect(),
+        });
+        stage.run(async {
+            let mut tasks = Vec::new();
+            for by in 0..crowd.writers {
+                let in_transactions = by >= crowd.writers - crowd.in_transactions;
+                tasks.push(tokio::spawn(writer(shared.clone(), by, in_transactions)));
+            }
+            for index in 0..crowd.readers {
+                tasks.push(tokio::spawn(reader(shared.clone(), index)));
+            }
+            let mut idle = Vec::new();
+            for _ in 0..crowd.idle {
+                let client = shared.connect().await;
+                client.batch_execute("SET search_path = public, pg_catalog").await.unwrap();
+                idle.push(client);
+            }
+            Load { shared, idle, tasks }
+        })
+    }
+
+    /// Waits until so many further writes were acknowledged, and reads answered.
+    pub fn goes_on(&self, writes: u64, reads: u64, what: &str) {
+        let now = || (self.shared.writes.load(Ordering::Relaxed), self.shared.reads.load(Ordering::Relaxed));
+        let before = now();
+        wait_until_or(
+            what,
+            || {
+                let now = now();
+                now.0 >= before.0 + writes && now.1 >= before.1 + reads
+            },
+            || format!("{before:?} -> {:?}; {:#?}", now(), self.shared.told(|told| told.examples.clone())),
+        );
+    }
+
+    /// Nothing was told yet.
+    pub fn forget(&self) {
+        self.shared.told(|told| *told = Told::new());
+    }
+
+    /// What was told since.
+    pub fn told(&self) -> Told {
+        self.shared.told(|told| {
+            told.writes.happened();
+            told.reads.happened();
+            std::mem::replace(told, Told::new())
+        })
+    }
+
+    /// How many idle clients are not there any more, or do not know what they have set.
+    pub fn idle_lost(&self, stage: &Stage) -> usize {
+        stage.run(async {
+            let mut lost = 0;
+            for client in &self.idle {
+                let shown = tokio::time::timeout(LONG, client.simple_query("SHOW search_path")).await;
+                let path = shown.ok().and_then(Result::ok).as_deref().and_then(crate::harness::first_value);
+                lost += usize::from(path.as_deref() != Some("public, pg_catalog"));
+            }
+            lost
+        })
+    }
+
+    pub fn idle_count(&self) -> usize {
+        self.idle.len()
+    }
+
+    /// The idle ones leave, and come again.
+    pub fn renew_idle(&mut self, stage: &Stage) {
+        let count = self.idle.len();
+        self.idle.clear();
+        stage.run(async {
+            for _ in 0..count {
+                let client = self.shared.connect().await;
+                client.batch_execute("SET search_path = public, pg_catalog").await.unwrap();
+                self.idle.push(client);
+            }
+        });
+    }
+
+    pub fn stop(self, stage: &Stage) {
+        self.shared.done.store(true, Ordering::Relaxed);
+        stage.run(async {
+            for task in self.tasks {
+                tokio::time::timeout(LONG, task).await.expect("a client hangs").unwrap();
+            }
+        });
+    }
+}
+
+async fn writer(shared: Arc<Shared>, by: i32, in_transactions: bool) {
+    let mut client = shared.connect().await;
+    let mut newest: Option<i32> = None;
+    for n in 0.. {
+        if shared.is_done() {
+            return;
+        }
+        let (written, what) = match in_transactions {
+            false => (insert(&client, by, n).await, ""),
+            true => (transaction(&client, by, n).await, " in a transaction"),
+        };
+        match written {
+            Ok(()) => {
+                newest = Some(n);
+                shared.newest[by as usize].store(n, Ordering::Release);
+                shared.writes.fetch_add(1, Ordering::Relaxed);
+                shared.told(|told| {
+                    told.writes.happened();
+                    told.acknowledged.entry(by).or_default().insert(n);
+                });
+            }
+            Err(error) => {
+                shared.told(|told| told.error(what, &error));
+                if in_transactions && !client.is_closed() {
+                    // Whatever is left of it.
+                    drop(client.batch_execute("ROLLBACK").await);
+                }
+            }
+        }
+        client = shared.alive(client).await;
+        match newest_of(&client, by).await {
+            Ok(seen) if seen < newest => {
+                let what = format!("writer {by} wrote {newest:?} and then saw {seen:?}");
+                shared.told(|told| told.stale.push(what));
+            }
+            Ok(_) => {}
+            Err(error) => shared.told(|told| told.error(" of a read", &error)),
+        }
+        client = shared.alive(client).await;
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+}
+
+/// Autocommit, in the simple or the extended protocol.
+async fn insert(client: &Client, by: i32, n: i32) -> Result<(), Error> {
+    match n % 2 {
+        0 => client.batch_execute(&format!("INSERT INTO written (by, n) VALUES ({by}, {n})")).await,
+        _ => {
+            client.execute("INSERT INTO written (by, n) VALUES ($1, $2)", &[&by, &n]).await?;
+            Ok(())
+        }
+    }
+}
+
+async fn transaction(client: &Client, by: i32, n: i32) -> Result<(), Error> {
+    client.batch_execute("BEGIN").await?;
+    client.execute("INSERT INTO written (by, n) VALUES ($1, $2)", &[&by, &n]).await?;
+    client.query("SELECT count(*) FROM written WHERE by = $1 AND n > $2", &[&by, &(n - 10)]).await?;
+    client.batch_execute("COMMIT").await
+}
+
+async fn newest_of(client: &Client, by: i32) -> Result<Option<i32>, Error> {
+    Ok(client.query_one("SELECT max(n) FROM written WHERE by = $1", &[&by]).await?.get(0))
+}
+
+/// Reads the newest write of each writer in turn: it never goes back. What was not acknowledged when it was
+/// read may vanish for a moment: a standby can show a commit that its primary does not show yet, and level
+/// session does not wait for that.
+async fn reader(shared: Arc<Shared>, index: usize) {
+    let mut client = shared.connect().await;
+    let mut seen: Vec<Option<i32>> = vec![None; shared.newest.len()];
+    for round in index.. {
+        if shared.is_done() {
+            return;
+        }
+        let by = round % seen.len();
+        match newest_of(&client, by as i32).await {
+            Ok(newest) => {
+                if newest < seen[by] {
+                    let what = format!("reader {index} saw {:?} of {by}, then {newest:?}", seen[by]);
+                    shared.told(|told| told.stale.push(what));
+                }
+                let acknowledged = shared.newest[by].load(Ordering::Acquire);
+                seen[by] = seen[by].max(newest.map(|newest| newest.min(acknowledged)));
+                shared.reads.fetch_add(1, Ordering::Relaxed);
+                shared.told(|told| told.reads.happened());
+            }
+            Err(error) => shared.told(|told| told.error(" of a read", &error)),
+        }
+        if client.is_closed() {
+            // Another session promises nothing about what this one has read.
+            seen.fill(None);
+        }
+        client = shared.alive(client).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
