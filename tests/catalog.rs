@@ -321,6 +321,13 @@ fn the_catalog_queries_run_for_the_monitor_and_for_a_role_without_privileges() {
         has(&names(QUERIES.writing_types), &["checked"]);
         has(&names(QUERIES.writing_operators), &["<<%>>"]);
         assert_eq!(names(QUERIES.async_commit_possible), ["f"]);
+        let functions = names(QUERIES.momentary_functions);
+        has(&functions, &["served_by", "writer"]);
+        assert!(!functions.iter().any(|known| known == "no_writer"), "it is IMMUTABLE");
+        let relations = names(QUERIES.momentary_relations);
+        has(&relations, &["writing_view", "view_of_view", "guarded"]);
+        assert!(!relations.iter().any(|known| known == "plain_view"), "{relations:?}");
+        assert_eq!(names(QUERIES.other_isolation_possible), ["f"]);
     }
     println!("on PostgreSQL {}", scene.cluster.binaries().version());
 }

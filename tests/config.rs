@@ -586,3 +586,18 @@ fn causal_keys_are_checked() {
         assert!(error.contains(word), "{lines}: {error}");
     }
 }
+
+#[test]
+fn what_fences_and_tells_in_a_failover_is_checked_and_follows_the_interval() {
+    let monitored = |monitor: &str| load(&with("  nodes:", &format!("  monitor: {{ {monitor} }}\n  nodes:")));
+    let fence_after = |monitor: &str| monitored(monitor).unwrap().cluster.monitor.fence_after;
+    assert_eq!(fence_after("interval: 100ms"), Duration::from_secs(1));
+    assert_eq!(fence_after("interval: 1s"), Duration::from_secs(10));
+    assert_eq!(fence_after("interval: 1s, fence_after: 3s"), Duration::from_secs(3));
+    // One late answer must change nothing.
+    assert!(monitored("interval: 1s, fence_after: 1s").is_err());
+    let error = parse(Path::new("config.yaml"), &and("routing: { lost_writes: ignore }"), &|_| None);
+    assert!(error.unwrap_err().to_string().contains("warning"));
+    let settings = parse(Path::new("config.yaml"), &and("reuse_port: true"), &|_| None).unwrap();
+    assert!(settings.reuse_port);
+}

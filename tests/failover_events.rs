@@ -22,6 +22,7 @@ fn nothing_that_happens_to_servers_or_networks_loses_a_write_or_a_client_or_show
     let short = [
         Event::PrimaryKilled,
         Event::SwitchoverAsync,
+        Event::SwitchoverPaused,
         Event::NoReplicaLeft,
         Event::CutFromPrimaryAndPromotion,
         Event::SplitBrain,

@@ -10,17 +10,22 @@ mod valkey;
 #[path = "support/wire_client.rs"]
 mod wire_client;
 
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use harness::{NO_WRITER, SERVED_BY, Scene, Stage, Tuning, Weir, describe, served_by, value, wait_for};
 use pgweir::causal::store::Store;
+use pgweir::config;
 use pgweir::config::Secret;
 use pgweir::config::settings::CausalSettings;
 use pgweir::devcluster::{APP, APP_DATABASE, DevNode, Options};
 use pgweir::freshness::token::Token;
 use pgweir::lsn::{Lsn, TimelineId, WalPosition};
-use tokio_postgres::Client;
+use pgweir::proxy::Proxy;
+use tokio_postgres::{Client, NoTls};
 use valkey::Valkey;
 
 const SCHEMA: [&str; 5] = [
@@ -427,4 +432,50 @@ fn a_transaction_announces_its_writes_once() {
         all(&writer, &["COMMIT"]).await;
         assert_eq!(fields(), ["at"]);
     });
+}
+
+#[test]
+fn clients_that_move_between_workers_keep_their_answers_their_floor_and_their_cancel_key() {
+    let scene = scene();
+    let yaml = Tuning::default().yaml(scene.cluster.nodes());
+    let settings = config::parse(Path::new("test.yaml"), &yaml, &|_| None).unwrap();
+    let mut proxy = scene.run(Proxy::start(settings, None, None)).unwrap();
+    let address = proxy.addresses()[0].parse().unwrap();
+    scene.run(async {
+        let moves = async {
+            for workers in (1..=2).cycle() {
+                proxy.crew().employ(workers);
+                tokio::time::sleep(Duration::from_millis(3)).await;
+            }
+        };
+        let talks = async {
+            let clients = (80..96).map(|id| async move {
+                let client = harness::connect_to(address, APP, APP_DATABASE, "").await.unwrap();
+                for n in 1..=150 {
+                    all(&client, &[&format!("UPDATE kv SET v = {n} WHERE id = {id}")]).await;
+                    let both = format!("SELECT id || '/' || v FROM kv WHERE id = {id}");
+                    assert_eq!(value(&client, &both).await, format!("{id}/{n}"));
+                }
+                let cancel = client.cancel_token();
+                let done = AtomicBool::new(false);
+                let sleeps = async {
+                    let canceled = client.simple_query("SELECT pg_sleep(60)").await;
+                    done.store(true, Ordering::Relaxed);
+                    canceled
+                };
+                // One that comes before its statement finds nothing; one that comes late would hit the next.
+                let cancels = async {
+                    while !done.load(Ordering::Relaxed) {
+                        cancel.cancel_query(NoTls).await.unwrap();
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                };
+                let (canceled, ()) = tokio::join!(sleeps, cancels);
+                assert_eq!(canceled.unwrap_err().code().unwrap().code(), "57014");
+            });
+            join_all(clients).await;
+        };
+        tokio::select! { () = moves => {}, _ = talks => {} }
+    });
+    scene.run(async move { proxy.drain(Duration::ZERO).await });
 }

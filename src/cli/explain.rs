@@ -4,12 +4,14 @@ use crate::cli::args::ExplainArgs;
 use crate::cli::{Outcome, load, print};
 use crate::config::settings::{RoutingSettings, RuleSettings};
 use crate::routing::reason::Reason;
+use crate::routing::request::Transactions;
 use crate::routing::rules::{Rule, Rules, Who};
 use crate::session::block::begins_read_only;
 use crate::session::settings::Settings;
 use crate::sql::catalog::{Catalog, CatalogRows, Overrides, Readers};
 use crate::sql::class::{Access, Class, Marks, Route, Why};
 use crate::sql::classify::classify;
+use crate::sql::control::{Control, control_of};
 use crate::sql::effects::effects_of;
 use crate::sql::lexer::{Dialect, Keys};
 use crate::sql::tags::tags_of;
@@ -118,6 +120,7 @@ struct Judge {
     keys: Keys,
     rules: Rules,
     of_session: u64,
+    splits: bool,
 }
 
 impl Judge {
@@ -133,6 +136,7 @@ impl Judge {
             keys: Keys::fixed(),
             rules,
             of_session,
+            splits: routing.policy.transactions == Transactions::Split,
         }
     }
 
@@ -147,13 +151,17 @@ impl Judge {
             false => 0,
         };
         let rule = self.rules.first(candidates, || tags_of(sql.as_bytes())).cloned();
-        Explained { class, begins_read_only, rule }
+        let begins = matches!(control_of(sql.as_bytes()), Some(Control::Begin { .. }));
+        let begins_late = begins && self.splits && class.route != Route::Primary;
+        Explained { class, begins_read_only, begins_late, rule }
     }
 }
 
 struct Explained {
     class: Class,
     begins_read_only: bool,
+    /// Does it begin a transaction whose reads before its first write may use replicas?
+    begins_late: bool,
     /// The first rule that matches.
     rule: Option<Rule>,
 }
@@ -194,6 +202,7 @@ impl Explained {
             "why": self.class.why.as_str(),
             "marks": marks(self.class.marks),
             "fingerprint": format!("{:032x}", self.class.fingerprint.0),
+            "begins_late": self.begins_late,
             "rule": self.rule.as_ref().map(ToString::to_string),
         })
     }
@@ -209,6 +218,10 @@ impl Explained {
         let marks = marks(self.class.marks);
         if !marks.is_empty() {
             table.add_row(["marks".to_owned(), marks.join(", ")]);
+        }
+        if self.begins_late {
+            table
+                .add_row(["begins", "with the first thing that is not plainly a read (transactions: split)"]);
         }
         if let Some(rule) = &self.rule {
             table.add_row(["rule".to_owned(), rule.to_string()]);
@@ -326,6 +339,20 @@ mod tests {
             ("balanced".to_owned(), rule("routing.rules, number 2 (line 7): consistency eventual"))
         );
         assert_eq!(said(&reporting, "DELETE FROM t").0, "write");
+    }
+
+    #[test]
+    fn a_begin_that_is_split_is_said_to_begin_late() {
+        let mut routing = RoutingSettings::default();
+        let late = |routing: &RoutingSettings, sql: &str| {
+            Judge::new(routing, &NOBODY).explain(sql).to_json()["begins_late"].as_bool().unwrap()
+        };
+        assert!(!late(&routing, "BEGIN"));
+        routing.policy.transactions = Transactions::Split;
+        assert!(late(&routing, "BEGIN"));
+        for sql in ["BEGIN ISOLATION LEVEL SERIALIZABLE", "/* pgweir.route=primary */ BEGIN", "SELECT 1"] {
+            assert!(!late(&routing, sql), "{sql}");
+        }
     }
 
     #[test]

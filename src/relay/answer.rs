@@ -310,14 +310,15 @@ impl Client {
             },
             &mut |settings| self.context.intern(settings),
         );
-        let written = self.session.state.floor.write.filter(|&at| Some(at) != had_written).map(|(at, _)| at);
-        self.acknowledged = written.map(|at| (record.sent, at)).or(self.acknowledged);
+        self.note_acknowledged(record, had_written);
         self.note_pins(record, new_pins);
         if !std::sync::Arc::ptr_eq(&had_settings, self.session.state.settings()) {
             self.dialect = dialect_of(self.session.state.settings(), self.default_dialect);
         }
         self.note_ddl(record, status);
         if self.bonds.is_some() {
+            let written = self.session.state.floor.write;
+            let written = written.filter(|_| written != had_written).map(|(at, _)| at);
             self.settle_bonds(active, record, status, written, &had_settings);
         }
         if active.withheld.is_none()

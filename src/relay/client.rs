@@ -455,7 +455,11 @@ impl Client {
 
     /// May the session do without the server connection that it has?
     pub fn is_free(&self) -> bool {
-        (self.session.state.held() == crate::routing::request::Held::Free || self.is_promised())
+        if self.is_promised() {
+            // No server knows of its transaction.
+            return true;
+        }
+        self.session.state.held() == crate::routing::request::Held::Free
             && self.tenant.mode() == crate::config::settings::PoolMode::Transaction
     }
 

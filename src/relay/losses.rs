@@ -2,20 +2,35 @@
 
 use crate::config::settings::OnLoss;
 use crate::fault::{Fault, SqlState};
+use crate::freshness::gate::Durability;
 use crate::freshness::losses::{Evidence, Fate};
+use crate::moment::Moment;
 use crate::relay::buffer::Active;
 use crate::relay::client::Client;
+use crate::session::exchange::GroupRecord;
 use crate::session::group::Group;
 use crate::wire::backend::TransactionStatus;
 use crate::wire::writers::{self, Severity};
 
+/// When the session's last write was acknowledged, and how durable it is.
+type Written = Option<(Moment, Durability)>;
+
 impl Client {
+    /// A group is complete, before which the last write was `before`.
+    pub(super) fn note_acknowledged(&mut self, record: &GroupRecord, before: Written) {
+        let written = self.session.state.floor.write;
+        if let Some((at, _)) = written.filter(|_| written != before) {
+            self.acknowledged = Some((record.sent, at));
+        }
+    }
+
     /// There was a failover since it was told of one. True: the group is refused with the news.
     pub(super) fn tells_of_loss(&mut self, active: &mut Active, group: &Group) -> bool {
-        if self.session.state.status() != TransactionStatus::Idle {
+        let failovers = self.context.monitor.failovers();
+        if self.failovers == failovers || self.session.state.status() != TransactionStatus::Idle {
             return false;
         }
-        self.failovers = self.context.monitor.failovers();
+        self.failovers = failovers;
         let Some((sent, at)) = self.acknowledged.take() else { return false };
         let fault = match self.context.monitor.fate(sent, at) {
             Fate::Survived => {

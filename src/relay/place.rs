@@ -53,6 +53,10 @@ pub(super) enum Placed {
 impl Client {
     /// Sends a group on its way, or answers it. False: earlier answers have to be complete first.
     pub async fn place(&mut self, active: &mut Active, group: &Group) -> Result<bool, End> {
+        let idle = active.exchange.is_between_groups() && !active.skip_to_sync;
+        if idle && self.tells_of_loss(active, group) {
+            return Ok(true);
+        }
         self.place_within(active, group, ALIGN_ATTEMPTS).await
     }
 
@@ -64,7 +68,7 @@ impl Client {
             self.arrived = active.requests.arrived();
         }
         self.begins_read_only = self.begins_read_only_with(active, group);
-        let idle = active.exchange.groups.is_empty() && !active.exchange.open;
+        let idle = active.exchange.is_between_groups();
         // What is in flight may begin or end a transaction.
         self.part = if idle { self.part_of(active, group) } else { Part::Other };
         if idle && !active.skip_to_sync {
@@ -78,9 +82,6 @@ impl Client {
         let idle = self.look_at(active, group);
         if active.skip_to_sync {
             return Ok(self.skip(active, group));
-        }
-        if idle && self.failovers != self.context.monitor.failovers() && self.tells_of_loss(active, group) {
-            return Ok(true);
         }
         if group.needs_name && active.exchange.queue.owes_name(None) {
             // Whether the name is given is known when that group has ended.

@@ -235,6 +235,11 @@ impl Exchange {
         self.groups.is_empty() && self.queue.is_empty() && !self.open && !self.builder.in_progress()
     }
 
+    /// No answer is owed, and no group is cut open.
+    pub fn is_between_groups(&self) -> bool {
+        self.groups.is_empty() && !self.open
+    }
+
     /// Forgets everything in flight: the server connection is gone.
     pub fn clear(&mut self) {
         self.queue.clear();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use pgweir::devcluster::{DevNode, Options, Stop};
+use pgweir::devcluster::{APP, DevNode, Options, Stop};
 
 use crate::fault_proxy::{FaultProxy, Network};
 use crate::harness::{LONG, NO_WRITER, Stage, Tuning, Weir, wait_until_or};
@@ -21,6 +21,8 @@ pub enum Event {
     Switchover,
     /// The same where commits do not wait for a standby.
     SwitchoverAsync,
+    /// Between PAUSE and RESUME.
+    SwitchoverPaused,
     ReplicaKilled,
     NoReplicaLeft,
     /// Between pgweir and the primary, without a promotion.
@@ -35,11 +37,12 @@ pub enum Event {
     PgweirReplaced,
 }
 
-pub const EVENTS: [Event; 12] = [
+pub const EVENTS: [Event; 13] = [
     Event::PrimaryKilled,
     Event::PrimaryFrozen,
     Event::Switchover,
     Event::SwitchoverAsync,
+    Event::SwitchoverPaused,
     Event::ReplicaKilled,
     Event::NoReplicaLeft,
     Event::CutFromPrimary,
@@ -57,6 +60,7 @@ impl Event {
             Event::PrimaryFrozen => "primary SIGSTOP, promotion, SIGCONT",
             Event::Switchover => "switchover, synchronous",
             Event::SwitchoverAsync => "switchover, asynchronous",
+            Event::SwitchoverPaused => "switchover, PAUSE and RESUME",
             Event::ReplicaKilled => "replica SIGKILL",
             Event::NoReplicaLeft => "all replicas gone",
             Event::CutFromPrimary => "pgweir cut from the primary",
@@ -85,7 +89,9 @@ impl Event {
             Event::SwitchoverAsync => in_transaction && code.starts_with("40001"),
             // An idle connection may end in the moment in which it is used.
             Event::PgweirReplaced => code.starts_with("57P01") || code.starts_with("closed"),
-            Event::ReplicaKilled | Event::NoReplicaLeft | Event::ReplicationCut => false,
+            Event::SwitchoverPaused | Event::ReplicaKilled | Event::NoReplicaLeft | Event::ReplicationCut => {
+                false
+            }
         }
     }
 
@@ -182,9 +188,10 @@ impl<'a> Theatre<'a> {
             Event::Switchover => self.switchover(&mut outcome, begun),
             Event::SwitchoverAsync => {
                 self.synchronous("");
-                self.switchover(&mut outcome, begun);
+                self.switchover(&mut outcome, Instant::now());
                 self.synchronous(SYNCHRONOUS);
             }
+            Event::SwitchoverPaused => self.switchover_paused(&mut outcome),
             Event::ReplicaKilled => self.replica_killed(),
             Event::NoReplicaLeft => self.no_replica_left(),
             Event::CutFromPrimary => self.cut_from_primary(),
@@ -337,6 +344,14 @@ impl<'a> Theatre<'a> {
         self.promote(outcome, begun);
     }
 
+    fn switchover_paused(&mut self, outcome: &mut Outcome) {
+        let stage = self.stage;
+        let console = stage.run(self.weir.connect_as(APP, "pgweir", "")).unwrap();
+        stage.run(console.batch_execute("PAUSE")).unwrap();
+        self.switchover(outcome, Instant::now());
+        stage.run(console.batch_execute("RESUME")).unwrap();
+    }
+
     fn replica_killed(&mut self) {
         let standbys = self.standbys();
         let one = standbys[self.round % standbys.len()];
@@ -419,7 +434,7 @@ impl<'a> Theatre<'a> {
             }
         };
         through(own, road);
-        let network = if self.round % 2 == 0 { Network::Dropping } else { Network::Resetting };
+        let network = if self.round.is_multiple_of(2) { Network::Dropping } else { Network::Resetting };
         self.replication[self.primary].becomes(network);
         // Commits wait for a standby meanwhile; reads go on.
         self.load.goes_on(0, 100, "reads while nothing is replicated");
