@@ -450,6 +450,9 @@ async fn read_on(client: Client, done: Arc<AtomicBool>) -> Seen {
             Ok(row) => row,
             Err(error) => {
                 seen.errors.push(describe(&error));
+                if client.is_closed() {
+                    return seen;
+                }
                 continue;
             }
         };
