@@ -133,7 +133,11 @@ impl Client {
     pub(super) fn was_shut_down(&self, active: &Active, lost: &Lost) -> bool {
         lost.why.sqlstate == SqlState::ADMIN_SHUTDOWN
             && !active.exchange.open
-            && active.exchange.groups.front().is_some_and(|front| !front.completed)
+            && active
+                .exchange
+                .groups
+                .front()
+                .is_some_and(|front| !front.completed && !front.committed_locally)
             && active.exchange.groups.iter().all(|record| record.resumable || record.retriable)
     }
 
