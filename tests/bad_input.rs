@@ -179,7 +179,7 @@ fn a_message_that_is_none_ends_its_client_with_a_reason() {
     }
     bystander.terminate();
     assert_clean(&proxy);
-    assert_eq!(proxy.client().value("SELECT count(*) FROM rubbish"), "0");
+    assert_eq!(proxy.client().value("/* pgweir.route=primary */ SELECT count(*) FROM rubbish"), "0");
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn clients_that_stop_in_the_middle_of_a_message_hold_nothing() {
     drop(half);
     wait_until("they are forgotten", || proxy.clients() == 1);
     bystander.terminate();
-    assert_eq!(proxy.client().value("SELECT count(*) FROM torn"), "0");
+    assert_eq!(proxy.client().value("/* pgweir.route=primary */ SELECT count(*) FROM torn"), "0");
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn a_client_may_vanish_behind_every_single_byte() {
     assert_clean(&proxy);
     wait_until("all are forgotten", || proxy.clients() == 0);
     // Nobody sent the whole COMMIT.
-    assert_eq!(proxy.client().value("SELECT count(*) FROM cut"), "0");
+    assert_eq!(proxy.client().value("/* pgweir.route=primary */ SELECT count(*) FROM cut"), "0");
 }
 
 /// xorshift64*: a failure prints the seed.

@@ -696,7 +696,7 @@ fn a_copy_that_fails_in_the_middle_of_much_data_leaves_a_usable_session() {
     assert_eq!(wire.next().tag, b'G');
     wire.vanish();
     proxy.wait_quiet();
-    assert_eq!(proxy.client().value("SELECT count(*) FROM aborted"), "0");
+    assert_eq!(proxy.client().value("/* pgweir.route=primary */ SELECT count(*) FROM aborted"), "0");
 }
 
 #[test]
@@ -832,7 +832,7 @@ fn what_was_asked_before_goodbye_is_done() {
     wire.send(&[unnamed("INSERT INTO goodbye VALUES (1)", &[]), terminate()].concat());
     wire.until_closed();
     proxy.wait_quiet();
-    assert_eq!(proxy.client().value("SELECT count(*) FROM goodbye"), "20");
+    assert_eq!(proxy.client().value("/* pgweir.route=primary */ SELECT count(*) FROM goodbye"), "20");
 }
 
 #[test]
@@ -887,5 +887,5 @@ fn psql_works_as_against_postgresql() {
     command.args(["-X", "-A", "-t", &uri, "-f", &file.display().to_string()]);
     let output = command.output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("division by zero"), "{output:?}");
-    assert_eq!(PROXY.client().value("SELECT last_value FROM rounds"), "3");
+    assert_eq!(PROXY.client().value("/* pgweir.route=primary */ SELECT last_value FROM rounds"), "3");
 }

@@ -307,7 +307,10 @@ fn clients_that_vanish_leave_nothing_behind() {
     drop(holder);
     proxy.wait_quiet();
     wait_until("all clients are forgotten", || proxy.clients() == 0);
-    assert_eq!(proxy.client().value("SELECT count(*) FROM orphans WHERE n > 6"), "0");
+    assert_eq!(
+        proxy.client().value("/* pgweir.route=primary */ SELECT count(*) FROM orphans WHERE n > 6"),
+        "0"
+    );
     let busy = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND query LIKE '%generate_series(1, 100000)%' AND state <> 'idle'";
     wait_until("the server has stopped working for them", || {
         WORLD.cluster.nodes().iter().all(|node| node.sql_value(busy).unwrap().as_deref() == Some("0"))
