@@ -254,6 +254,25 @@ fn connections_with_other_keys_or_none_may_read_something_older() {
 }
 
 #[test]
+fn pinning_by_time_holds_for_everybody_who_names_the_key() {
+    let scene = scene();
+    let tuning = keyed(None, "");
+    let routing = [&tuning.routing[..], &["pin_after_write: 1h".to_owned()]].concat();
+    let weir = scene.weir_with(&Tuning { routing, ..tuning });
+    scene.run(async {
+        let (writer, reader, other) = (weir.connect().await, weir.connect().await, weir.connect().await);
+        all(&other, &["SET pgweir.causal_key = 'other'"]).await;
+        all(&reader, &["SET pgweir.causal_key = '60'"]).await;
+        assert_ne!(read(&reader, "", 60).await.1, "pg1");
+        write(&writer, 60, 3).await;
+        for _ in 0..10 {
+            assert_eq!(read(&reader, "", 60).await, (3, "pg1".to_owned()));
+            assert_ne!(read(&other, "", 60).await.1, "pg1");
+        }
+    });
+}
+
+#[test]
 fn a_key_is_shown_and_explained_and_one_that_is_too_long_refused() {
     let scene = scene();
     let weir = scene.weir_with(&keyed(None, ""));

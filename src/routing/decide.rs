@@ -66,14 +66,17 @@ fn not_a_read(request: &Request) -> Option<Reason> {
 }
 
 /// An explicit wish for a replica is stronger than stickiness by time, which proves nothing; the
-/// session's floor holds in any case.
+/// session's floor holds in any case. What others have written under the request's causal key, or behind
+/// its token, counts for the time, as the session's own writes do.
 fn pinned_after_write(request: &Request, policy: &RoutingPolicy, now: Moment) -> bool {
-    let Some(written) = request.last_write else { return false };
     match policy.pin_after_write {
         _ if request.route == Route::Replica || request.rule.wants_replica() => false,
         PinAfterWrite::UntilCaughtUp => false,
-        PinAfterWrite::For(stay) => now < written.plus(stay),
-        PinAfterWrite::UntilDisconnect => true,
+        PinAfterWrite::For(stay) => {
+            let written = request.last_write.unwrap_or(Moment::NEVER).max(request.demand.insert);
+            written != Moment::NEVER && now < written.plus(stay)
+        }
+        PinAfterWrite::UntilDisconnect => request.last_write.is_some(),
     }
 }
 

@@ -205,6 +205,11 @@ fn stickiness_after_a_write() {
     assert_eq!(ask(&written, &view, &stay(1)), ("replica", Reason::Balanced));
     assert_eq!(ask(&written, &view, &forever), ("primary", Reason::AfterWrite));
     assert_eq!(ask(&read(), &view, &forever), ("replica", Reason::Balanced));
+    // What somebody else has written under its causal key counts for as long.
+    let keyed = Request { demand: Demand::by(ago(1000)), ..read() };
+    assert_eq!(ask(&keyed, &view, &stay(2)), ("primary", Reason::AfterWrite));
+    assert_eq!(ask(&keyed, &view, &stay(1)), ("replica", Reason::Balanced));
+    assert_eq!(ask(&keyed, &view, &forever), ("replica", Reason::Balanced));
 }
 
 #[test]
