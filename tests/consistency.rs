@@ -407,7 +407,10 @@ fn no_session_sees_time_run_backwards_on_replicas_that_lag_in_turn() {
         replica.resume_replay().unwrap();
         weir.wait_node(replica.name(), "has caught up", |row| row.staleness_seconds.is_some_and(|s| s < 0.2));
         if turn == 5 {
+            let openings = || replica.log().matches("accept read-only connections").count();
+            let before = openings();
             replica.sigkill_backend(serving_process(replica)).unwrap();
+            wait_until("it has started again", || openings() > before);
         }
     }
     done.store(true, Ordering::Relaxed);
