@@ -91,6 +91,22 @@ macro_rules! momentary {
     };
 }
 
+/// What views and policies depend on, as `edge(relation, refclassid, refobjid)`.
+macro_rules! edge {
+    () => {
+        r", edge AS (
+  SELECT r.ev_class AS relation, d.refclassid, d.refobjid
+  FROM pg_catalog.pg_rewrite r
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
+  WHERE r.ev_type = '1'
+  UNION
+  SELECT p.polrelid, d.refclassid, d.refobjid
+  FROM pg_catalog.pg_policy p
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_policy'::regclass AND d.objid = p.oid
+)"
+    };
+}
+
 /// The queries of all versions.
 pub const QUERIES: CatalogQueries = CatalogQueries {
     writing_functions: writing!(
@@ -108,16 +124,8 @@ WHERE p.pronargs = 1 AND (t.typtype IN ('c', 'p') OR t.typtype = 'd') ORDER BY 1
     // Views and policies depend on functions, operators' functions and relations through pg_depend;
     // what depends on a relation of this kind is one itself.
     primary_only_relations: writing!(concat!(
-        r", edge AS (
-  SELECT r.ev_class AS relation, d.refclassid, d.refobjid
-  FROM pg_catalog.pg_rewrite r
-  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
-  WHERE r.ev_type = '1'
-  UNION
-  SELECT p.polrelid, d.refclassid, d.refobjid
-  FROM pg_catalog.pg_policy p
-  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_policy'::regclass AND d.objid = p.oid
-), named AS (
+        edge!(),
+        r", named AS (
   SELECT c.oid FROM pg_catalog.pg_class c
   WHERE c.relkind = 'v' AND c.oid >= 16384 AND pg_catalog.pg_get_viewdef(c.oid) ~* ",
         primary_names!(),
@@ -182,17 +190,9 @@ WHERE o.oprcode::oid IN (SELECT oid FROM writing) ORDER BY 1"
         "SELECT DISTINCT p.proname::text FROM pg_catalog.pg_proc p JOIN moment m USING (oid) ORDER BY 1"
     ),
     // A text search finds the clocks, as with `primary_names`.
-    momentary_relations: momentary!(
-        r", edge AS (
-  SELECT r.ev_class AS relation, d.refclassid, d.refobjid
-  FROM pg_catalog.pg_rewrite r
-  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
-  WHERE r.ev_type = '1'
-  UNION
-  SELECT p.polrelid, d.refclassid, d.refobjid
-  FROM pg_catalog.pg_policy p
-  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_policy'::regclass AND d.objid = p.oid
-), text AS (
+    momentary_relations: momentary!(concat!(
+        edge!(),
+        r", text AS (
   SELECT c.oid, pg_catalog.pg_get_viewdef(c.oid) AS said FROM pg_catalog.pg_class c
   WHERE c.relkind = 'v' AND c.oid >= 16384
   UNION ALL
@@ -207,7 +207,7 @@ WHERE o.oprcode::oid IN (SELECT oid FROM writing) ORDER BY 1"
 )
 SELECT DISTINCT c.relname::text FROM momentary m JOIN pg_catalog.pg_class c USING (oid)
 WHERE c.oid >= 16384 ORDER BY 1"
-    ),
+    )),
     other_isolation_possible: "SELECT pg_catalog.current_setting('default_transaction_isolation') <> 'read committed'
   OR EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) AS c
     WHERE pg_catalog.lower(c) LIKE 'default_transaction_isolation=%' AND pg_catalog.lower(c) <> 'default_transaction_isolation=read committed'
