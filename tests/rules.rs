@@ -112,6 +112,29 @@ fn what_may_touch_an_always_fresh_relation_is_read_on_the_primary() {
 }
 
 #[test]
+fn a_comment_counts_for_its_own_statement_and_not_for_the_next_unnamed_one() {
+    let scene = scene();
+    let rule = "rules: [ { match: { comment: { controller: reports } }, route: primary } ]";
+    let weir = scene.weir_with(&Tuning::patient(&[rule]));
+    scene.run(async {
+        let client = weir.connect().await;
+        for _ in 0..3 {
+            for (sql, role, reason) in [
+                ("SELECT 1 /*controller='reports'*/", "primary", "rule_primary"),
+                ("SELECT 2", "replica", "balanced"),
+            ] {
+                let before = weir.counts();
+                client.query_typed(sql, &[]).await.unwrap();
+                let since = weir.counts_since(&before);
+                let went: Vec<_> =
+                    since.keys().map(|went| (went.role.as_str(), went.reason.as_str())).collect();
+                assert!(went == [(role, reason)] || went == [("replica", "waited")], "{sql}: {went:?}");
+            }
+        }
+    });
+}
+
+#[test]
 fn an_always_fresh_relation_behind_an_operator_a_domain_or_a_cast_is_read_on_the_primary() {
     let scene = scene();
     for sql in [

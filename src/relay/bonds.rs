@@ -16,8 +16,6 @@ use crate::session::split::Part;
 use crate::sql::class::{Access, Marks};
 use crate::sql::effects::{self, Argument, Effect, PgweirName, PinReason, Scope};
 use crate::wire::backend::TransactionStatus;
-use crate::wire::frame::header;
-use crate::wire::frontend;
 use crate::wire::writers::{self, Severity};
 use std::sync::Arc;
 
@@ -280,17 +278,8 @@ impl Client {
     /// The tokens and the keys in a group's comments.
     fn asked_in(&self, active: &Active, group: &Group) -> (Vec<String>, Vec<String>) {
         let (mut tokens, mut keys) = (Vec::new(), Vec::new());
-        let mut rest = &active.requests.fresh()[..group.len];
-        while let Ok(Some(head)) = header(rest, usize::MAX) {
-            let Some((frame, behind)) = rest.split_at_checked(head.frame_len) else { break };
-            rest = behind;
-            let text = match head.tag {
-                b'Q' => frontend::query(frame).ok(),
-                b'P' => frontend::parse(frame).ok().map(|parse| parse.text),
-                b'B' => frontend::bind(frame).and_then(|bind| self.session.text_of(bind.statement)),
-                _ => None,
-            };
-            let Some(asked) = text.map(effects::hints_of) else { continue };
+        for text in self.texts_in(active, group) {
+            let asked = effects::hints_of(text);
             tokens.extend(asked.tokens);
             keys.extend(asked.causal_keys);
         }

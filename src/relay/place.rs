@@ -29,8 +29,6 @@ use crate::session::split::Part;
 use crate::sql::class::{Access, Marks, Route};
 use crate::sql::effects;
 use crate::wire::backend::TransactionStatus;
-use crate::wire::frame::header;
-use crate::wire::frontend;
 use crate::wire::writers;
 use std::sync::Arc;
 
@@ -493,23 +491,19 @@ impl Client {
         repeatable
     }
 
+    /// The texts of a group that is still to be sent.
+    pub(super) fn texts_in<'a>(&'a self, active: &'a Active, group: &Group) -> Vec<&'a [u8]> {
+        self.session.texts_in(active.requests.fresh().get(..group.len).unwrap_or_default())
+    }
+
     /// What the group's comments ask for, besides a route: of several, the strictest.
     fn hints_of(&self, active: &Active, group: &Group) -> Hints {
         if !group.marks.contains(Marks::HINTED) {
             return Hints::default();
         }
         let mut hints = Hints::default();
-        let mut rest = &active.requests.fresh()[..group.len];
-        while let Ok(Some(head)) = header(rest, usize::MAX) {
-            let Some((frame, behind)) = rest.split_at_checked(head.frame_len) else { break };
-            rest = behind;
-            let text = match head.tag {
-                b'Q' => frontend::query(frame).ok(),
-                b'P' => frontend::parse(frame).ok().map(|parse| parse.text),
-                b'B' => frontend::bind(frame).and_then(|bind| self.session.text_of(bind.statement)),
-                _ => None,
-            };
-            let Some(asked) = text.map(effects::hints_of) else { continue };
+        for text in self.texts_in(active, group) {
+            let asked = effects::hints_of(text);
             let levels = asked.levels.iter().filter_map(|level| Consistency::parse(level));
             hints.consistency = levels.chain(hints.consistency).max();
             let bounds = asked.bounds.iter().filter_map(|bound| own::duration(bound));

@@ -8,8 +8,6 @@ use crate::session::group::Group;
 use crate::session::settings::{Settings, Value};
 use crate::sql::class::{Class, Route};
 use crate::sql::tags::{may_have_tags, tags_of};
-use crate::wire::frame::header;
-use crate::wire::frontend;
 use std::sync::Arc;
 
 /// The rules, and under which overrides the bits of classes mean them.
@@ -98,17 +96,8 @@ impl Client {
     /// The tags in the comments of a group's statements.
     fn tags_in(&self, active: &Active, group: &Group) -> Vec<(String, String)> {
         let mut tags = Vec::new();
-        let mut rest = active.requests.fresh().get(..group.len).unwrap_or_default();
-        while let Ok(Some(head)) = header(rest, usize::MAX) {
-            let Some((frame, behind)) = rest.split_at_checked(head.frame_len) else { break };
-            rest = behind;
-            let text = match head.tag {
-                b'Q' => frontend::query(frame).ok(),
-                b'P' => frontend::parse(frame).ok().map(|parse| parse.text),
-                b'B' => frontend::bind(frame).and_then(|bind| self.session.text_of(bind.statement)),
-                _ => None,
-            };
-            if let Some(text) = text.filter(|text| may_have_tags(text)) {
+        for text in self.texts_in(active, group) {
+            if may_have_tags(text) {
                 tags.extend(tags_of(text));
             }
         }

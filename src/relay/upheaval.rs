@@ -7,8 +7,6 @@ use crate::relay::client::Client;
 use crate::relay::context::Context;
 use crate::session::group::Group;
 use crate::sql::effects::{Upheaval, upheavals_of};
-use crate::wire::frame::header;
-use crate::wire::frontend;
 
 impl Context {
     fn make_way(&self, upheaval: &Upheaval) {
@@ -35,18 +33,9 @@ impl Context {
 impl Client {
     /// A group with DDL is about to be sent. The server waits some seconds for connections to end.
     pub fn make_way(&mut self, active: &Active, group: &Group) {
-        let mut rest = &active.requests.fresh()[..group.len];
         let mut found = Vec::new();
-        while let Ok(Some(head)) = header(rest, usize::MAX) {
-            let Some((frame, behind)) = rest.split_at_checked(head.frame_len) else { break };
-            rest = behind;
-            let text = match head.tag {
-                b'Q' => frontend::query(frame).ok(),
-                b'P' => frontend::parse(frame).ok().map(|parse| parse.text),
-                b'B' => frontend::bind(frame).and_then(|bind| self.session.text_of(bind.statement)),
-                _ => None,
-            };
-            found.extend(text.map(|text| upheavals_of(text, self.dialect)).unwrap_or_default());
+        for text in self.texts_in(active, group) {
+            found.extend(upheavals_of(text, self.dialect));
         }
         let empties = |upheaval: &&Upheaval| matches!(upheaval, Upheaval::Empties(_));
         found.iter().filter(empties).for_each(|upheaval| self.context.make_way(upheaval));

@@ -5,6 +5,7 @@ mod apart;
 mod names;
 mod promised;
 mod sql;
+mod texts;
 
 pub use apart::Estranged;
 use names::harmless;

@@ -330,6 +330,16 @@ fn a_statement_of_another_scope_spoils_no_shared_copy() {
     assert!(second.statements.is_empty(), "good for once");
 }
 
+#[test]
+fn a_group_that_parses_a_name_anew_does_not_bind_what_it_stood_for_before() {
+    let (mut session, mut server, mut exchange) = (session(), Server::new(), Exchange::default());
+    let earlier = [prepare(b"", b"SELECT 1"), run(b"")].concat();
+    server.gets(&mut session, &mut exchange, &earlier);
+    assert_eq!(session.texts_in(&run(b"")), [b"SELECT 1"]);
+    assert_eq!(session.texts_in(&[prepare(b"", b"SELECT 2"), run(b"")].concat()), [b"SELECT 2"]);
+    assert!(session.texts_in(&run(b"unknown")).is_empty());
+}
+
 /// Forwards one group of a transaction that no server knows of yet.
 fn promised(server: &mut Server, session: &mut Session, exchange: &mut Exchange, bytes: &[u8]) -> String {
     let scan = exchange.builder.scan(bytes, 1 << 20, &mut Texts(session)).unwrap();
