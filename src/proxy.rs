@@ -24,7 +24,7 @@ use crate::net::tls::{
 use crate::net::worker::{Crew, Turn, Workers};
 use crate::relay::context::{Context, Parts};
 use crate::relay::login::{self, Arrived};
-use crate::relay::{catalog_reader, sql_client};
+use crate::relay::{catalog_reader, dormitory, sql_client};
 use crate::sql::cache::Classifier;
 use crate::sql::lexer::Keys;
 use crate::telemetry::logs::LogControl;
@@ -115,6 +115,9 @@ impl Proxy {
         }
         tasks.spawn(catalog_reader::run(context.clone()));
         tasks.spawn(staffing::run(workers.crew().clone()));
+        for runtime in workers.crew().runtimes() {
+            drop(runtime.spawn(dormitory::run(context.clone())));
+        }
         if let Some(store) = &context.causal.store {
             tasks.spawn(store.clone().run());
         }
