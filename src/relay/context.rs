@@ -103,6 +103,8 @@ pub struct Context {
     pub replicating: AtomicUsize,
     /// Connections that have not logged in yet.
     pub arriving: AtomicUsize,
+    /// Clients that sleep.
+    pub asleep: AtomicUsize,
     /// Is the process on its way out?
     pub draining: AtomicBool,
     tenants: Mutex<HashMap<(String, String), Arc<Tenant>>>,
@@ -163,6 +165,7 @@ impl Context {
             cancels: Semaphore::new(CANCELS_MAX),
             replicating: AtomicUsize::new(0),
             arriving: AtomicUsize::new(0),
+            asleep: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             tenants: Mutex::new(HashMap::new()),
             interner: Mutex::new(Interner::default()),

@@ -49,8 +49,8 @@ thread_local! {
 }
 
 /// The dormitory of one worker.
-#[derive(Debug)]
 struct Dormitory {
+    context: Arc<Context>,
     epoll: Arc<OwnedFd>,
     bell: Waker,
     beds: Vec<Option<Box<Sleeper>>>,
@@ -86,17 +86,27 @@ impl Bell {
 /// Keeps the dormitory of the worker on whose runtime it runs, for as long as that lives. Where the kernel
 /// has none to give, clients stay awake.
 pub async fn run(context: Arc<Context>) {
+    let _open = Open;
     if let Err(error) = keep(&context).await {
         tracing::warn!("idle clients keep their tasks: {error}");
     }
-    wake(&context, HERE.take().into_iter().flat_map(|here| here.beds.into_iter().flatten()));
+    wake(&context, take(|_| true));
+}
+
+/// Ends the dormitory with its task: who sleeps there when pgweir ends, is gone with the runtime as the others.
+struct Open;
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        drop(HERE.take());
+    }
 }
 
 async fn keep(context: &Arc<Context>) -> io::Result<()> {
     let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
     let door = watched_by_runtime(epoll.clone())?;
     let bell = Arc::new(Bell::default());
-    HERE.set(Some(Dormitory::new(epoll, Waker::from(bell.clone()))));
+    HERE.set(Some(Dormitory::new(context.clone(), epoll, Waker::from(bell.clone()))));
     drop(tokio::spawn(send_to_sleep(context.clone())));
     loop {
         tokio::select! {
@@ -196,8 +206,8 @@ fn take(condition: impl Fn(&Sleeper) -> bool) -> Vec<Box<Sleeper>> {
 }
 
 impl Dormitory {
-    fn new(epoll: Arc<OwnedFd>, bell: Waker) -> Dormitory {
-        Dormitory { epoll, bell, beds: Vec::new(), free: Vec::new(), watched: HashMap::new() }
+    fn new(context: Arc<Context>, epoll: Arc<OwnedFd>, bell: Waker) -> Dormitory {
+        Dormitory { context, epoll, bell, beds: Vec::new(), free: Vec::new(), watched: HashMap::new() }
     }
 
     fn watch(&mut self, slot: &Arc<ClientSlot>) {
@@ -232,6 +242,7 @@ impl Dormitory {
         let (called, wanted) =
             (epoll::EventData::new_u64(bed as u64), epoll::EventFlags::IN | epoll::EventFlags::RDHUP);
         let failed = epoll::add(&self.epoll, &*sleeper, called, wanted).is_err();
+        self.context.asleep.fetch_add(1, Ordering::Relaxed);
         self.beds[bed] = Some(sleeper);
         let ends = self.beds[bed].as_ref().is_some_and(|sleeper| {
             // From now on the bell rings when it is told to end.
@@ -257,6 +268,7 @@ impl Dormitory {
         let sleeper = self.beds.get_mut(bed)?.take()?;
         // It was never in, or is about to be watched by a runtime.
         let _ended: rustix::io::Result<()> = epoll::delete(&self.epoll, &*sleeper);
+        self.context.asleep.fetch_sub(1, Ordering::Relaxed);
         self.free.push(bed);
         Some(sleeper)
     }
