@@ -17,6 +17,7 @@ pub mod draw;
 mod fence;
 pub mod find;
 pub mod first_packet;
+pub mod glance;
 pub mod login;
 pub mod lookup;
 pub mod losses;

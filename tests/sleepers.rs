@@ -47,7 +47,8 @@ fn executed(wire: &mut Wire, statement: &str) -> String {
 #[test]
 fn a_session_is_the_same_after_a_sleep() {
     let proxy = WORLD.proxy(&[("tls", &client_tls("prefer"))]);
-    let mut clients = [proxy.client(), encrypted(&proxy), Wire::connect(proxy.port, &app().speaking(2)).unwrap()];
+    let mut clients =
+        [proxy.client(), encrypted(&proxy), Wire::connect(proxy.port, &app().speaking(2)).unwrap()];
     for (number, client) in clients.iter_mut().enumerate() {
         client.run("SET statement_timeout = '77s'");
         client.run(&format!("INSERT INTO written VALUES ({number})"));

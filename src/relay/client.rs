@@ -264,6 +264,9 @@ impl Client {
     fn move_home(self: Box<Self>) {
         let context = self.context.clone();
         let home = context.crew.home(self.turn);
+        if self.may_sleep() {
+            return dormitory::send(self, home);
+        }
         let Some(runtime) = context.crew.runtime(home) else { return };
         runtime.spawn(async move {
             match self.settled() {
@@ -316,11 +319,12 @@ impl Client {
 
     /// Takes whatever is complete of the client's bytes and sends it on its way.
     async fn take_groups(&mut self, active: &mut Active) -> Result<(), End> {
-        let (pipeline, limit) = {
-            let limits = &self.context.config.load().limits;
-            (limits.pipeline as usize, usize::try_from(limits.message_size).unwrap_or(usize::MAX))
-        };
+        let (pipeline, limit) = (self.context.glance.pipeline(), self.context.glance.message_size());
         loop {
+            if active.requests.fresh().is_empty() {
+                active.wanted = active.exchange.builder.wanted(&[]);
+                return Ok(());
+            }
             if active.exchange.groups.len() >= pipeline || active.to_server.len() >= TO_SERVER_MAX {
                 return Ok(());
             }

@@ -7,10 +7,12 @@ use crate::config::settings::Settings as Config;
 use crate::fault::{Fault, SqlState};
 use crate::monitor::Monitor;
 use crate::net::tls::{ClientTls, ServerTls};
-use crate::net::worker::Crew;
+use crate::net::worker::{Crew, Worker};
 use crate::pool::tenant::Tenant;
 use crate::relay::cancel::{CANCELS_MAX, Clients};
 use crate::relay::catalogs::{Catalogs, DatabaseCatalog};
+use crate::relay::dormitory::Inbox;
+use crate::relay::glance::Glance;
 use crate::relay::pauses::Pauses;
 use crate::relay::rule::Ruling;
 use crate::relay::slot::ClientSlot;
@@ -67,6 +69,8 @@ pub struct Counters {
 pub struct Context {
     /// The configuration in force.
     pub config: ArcSwap<Config>,
+    /// Single values of it.
+    pub glance: Glance,
     /// The cluster's picture.
     pub monitor: Monitor,
     /// The caches of classes.
@@ -105,6 +109,8 @@ pub struct Context {
     pub arriving: AtomicUsize,
     /// Clients that sleep.
     pub asleep: AtomicUsize,
+    /// Clients on their way to a worker.
+    inboxes: Box<[Inbox]>,
     /// Is the process on its way out?
     pub draining: AtomicBool,
     tenants: Mutex<HashMap<(String, String), Arc<Tenant>>>,
@@ -144,8 +150,10 @@ impl Context {
     /// Without any client yet.
     pub fn new(parts: Parts) -> Context {
         let overrides = overrides_of(&parts.config, 1);
+        let inboxes = parts.crew.runtimes().map(|_| Inbox::default()).collect();
         let ruling = Ruling { epoch: 1, rules: parts.config.routing.rules.rules.clone() };
         Context {
+            glance: Glance::new(&parts.config, overrides.epoch()),
             config: ArcSwap::new(parts.config),
             monitor: parts.monitor,
             classifier: parts.classifier,
@@ -166,11 +174,17 @@ impl Context {
             replicating: AtomicUsize::new(0),
             arriving: AtomicUsize::new(0),
             asleep: AtomicUsize::new(0),
+            inboxes,
             draining: AtomicBool::new(false),
             tenants: Mutex::new(HashMap::new()),
             interner: Mutex::new(Interner::default()),
             ids: AtomicU64::new(1),
         }
+    }
+
+    /// Where clients come to a worker from another one.
+    pub fn inbox(&self, worker: Worker) -> Option<&Inbox> {
+        self.inboxes.get(usize::from(worker.0))
     }
 
     /// A number that nobody else has.
@@ -193,8 +207,7 @@ impl Context {
 
     /// Under which knowledge classes of a database's statements are made now.
     pub fn epoch_of(&self, database: &DatabaseCatalog) -> u64 {
-        let overrides = self.overrides.load().epoch();
-        database.catalog.load().epoch().wrapping_add(overrides.wrapping_mul(1 << 48))
+        database.epoch().wrapping_add(self.glance.overrides().wrapping_mul(1 << 48))
     }
 
     /// What a database is called on the servers.
@@ -257,11 +270,18 @@ impl Context {
         self.clients.admit(slot, limit)
     }
 
+    /// This configuration is in force now.
+    pub fn adopt(&self, config: Arc<Config>) {
+        self.glance.show(&config);
+        self.config.store(config);
+    }
+
     /// New overrides and rules after a reload: classes made under the old ones are no longer found.
     pub fn reload_overrides(&self) {
         let epoch = self.overrides.load().epoch() + 1;
         let config = self.config.load_full();
         self.overrides.store(Arc::new(overrides_of(&config, epoch)));
+        self.glance.show_overrides(epoch);
         self.ruling.store(Arc::new(Ruling { epoch, rules: config.routing.rules.rules.clone() }));
         // Rules may name relations that no catalog was asked about.
         self.catalogs.all().iter().for_each(|catalog| catalog.stale.notify_one());

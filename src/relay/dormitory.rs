@@ -7,7 +7,7 @@
 //! makes it a client with a task again, which reads it. Who is busy never gets here, and pays nothing for it
 //! but a store per request.
 //!
-//! A dormitory belongs to its worker's thread; nobody else touches it.
+//! A dormitory belongs to its worker's thread; nobody else touches it, but for the inbox.
 
 use crate::clock;
 use crate::moment::Moment;
@@ -24,8 +24,8 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::time::Duration;
 use tokio::io::Interest;
@@ -40,6 +40,9 @@ const AT_ONCE: usize = 64;
 
 /// … with such a pause before the next: those who work notice nothing of it.
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// So many places an inbox keeps when it is empty.
+const INBOX: usize = 64;
 
 /// So many events are taken from the kernel at a time.
 const EVENTS: usize = 64;
@@ -59,7 +62,7 @@ struct Dormitory {
     watched: HashMap<u32, Arc<ClientSlot>>,
 }
 
-/// Rung where a sleeper is to be woken for another reason than its socket.
+/// Rung where there is something to do that no socket tells.
 #[derive(Debug, Default)]
 struct Bell {
     rung: AtomicBool,
@@ -68,12 +71,16 @@ struct Bell {
 
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
-        self.rung.store(true, Ordering::Release);
-        self.task.wake();
+        self.ring();
     }
 }
 
 impl Bell {
+    fn ring(&self) {
+        self.rung.store(true, Ordering::Release);
+        self.task.wake();
+    }
+
     fn poll_rung(&self, cx: &TaskContext<'_>) -> Poll<()> {
         self.task.register(cx.waker());
         match self.rung.swap(false, Ordering::AcqRel) {
@@ -83,14 +90,54 @@ impl Bell {
     }
 }
 
+/// Who comes to a worker from another one. A client moves as a sleeper, by value: what each worker has allocated
+/// for it, that worker frees. (What another thread frees stays with the allocator until its owner needs it.)
+#[derive(Debug, Default)]
+pub struct Inbox {
+    sleepers: Mutex<Vec<Sleeper>>,
+    bell: Bell,
+}
+
+impl Inbox {
+    fn put(&self, sleeper: Sleeper) {
+        self.lock().push(sleeper);
+        self.bell.ring();
+    }
+
+    fn take(&self) -> Option<Sleeper> {
+        let mut sleepers = self.lock();
+        let sleeper = sleepers.pop();
+        if sleeper.is_none() {
+            sleepers.shrink_to(INBOX);
+        }
+        sleeper
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Sleeper>> {
+        self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Keeps the dormitory of the worker on whose runtime it runs, for as long as that lives. Where the kernel
 /// has none to give, clients stay awake.
 pub async fn run(context: Arc<Context>) {
     let _open = Open;
+    drop(tokio::spawn(let_in(context.clone())));
     if let Err(error) = keep(&context).await {
         tracing::warn!("idle clients keep their tasks: {error}");
     }
     wake(&context, take(|_| true));
+}
+
+/// Makes clients of those who come from other workers.
+async fn let_in(context: Arc<Context>) {
+    let Some(inbox) = context.inbox(Worker::current()) else { return };
+    loop {
+        poll_fn(|cx| inbox.bell.poll_rung(cx)).await;
+        while let Some(sleeper) = inbox.take() {
+            wake_here(&context, sleeper);
+        }
+    }
 }
 
 /// Ends the dormitory with its task: who sleeps there when pgweir ends, is gone with the runtime as the others.
@@ -140,8 +187,7 @@ async fn send_to_sleep(context: Arc<Context>) {
             slots.iter().for_each(|slot| slot.ask_to_sleep());
             sleep(PAUSE).await;
         }
-        let limit = context.config.load().limits.client_idle_timeout;
-        if let Some(limit) = limit {
+        if let Some(limit) = context.glance.idle_timeout() {
             let now = clock::now();
             wake(&context, take(|sleeper| sleeper.since.plus(limit) <= now));
         }
@@ -168,25 +214,34 @@ pub fn receive(client: Box<Client>, since: Moment) {
     }
 }
 
+/// A client that may sleep goes on living on another worker.
+pub fn send(client: Box<Client>, home: Worker) {
+    let (context, slot) = (client.context.clone(), client.slot.clone());
+    match client.fall_asleep(Moment::NEVER) {
+        Ok(sleeper) => wake_at(&context, home, sleeper),
+        Err(error) => lost(&context, &slot, &error),
+    }
+}
+
 /// Makes clients of them again, each on the worker where it is at home now. Gives their number.
 fn wake(context: &Arc<Context>, sleepers: impl IntoIterator<Item = Box<Sleeper>>) -> usize {
-    let wake_one = |sleeper: Box<Sleeper>| {
-        let context = context.clone();
-        if let Some(runtime) = context.crew.clone().runtime(context.crew.home(sleeper.turn)) {
-            runtime.spawn(async move {
-                if let Some(client) = awake(sleeper, context) {
-                    client.run().await;
-                }
-            });
-        }
-    };
+    let wake_one = |sleeper: Box<Sleeper>| wake_at(context, context.crew.home(sleeper.turn), *sleeper);
     sleepers.into_iter().map(wake_one).count()
 }
 
-fn awake(sleeper: Box<Sleeper>, context: Arc<Context>) -> Option<Box<Client>> {
+fn wake_at(context: &Arc<Context>, home: Worker, sleeper: Sleeper) {
+    match context.inbox(home) {
+        Some(inbox) if home != Worker::current() => inbox.put(sleeper),
+        _ => wake_here(context, sleeper),
+    }
+}
+
+fn wake_here(context: &Arc<Context>, sleeper: Sleeper) {
     let slot = sleeper.slot.clone();
-    let client = sleeper.awake(context.clone());
-    client.map_err(|error| lost(&context, &slot, &error)).ok()
+    match sleeper.awake(context.clone()) {
+        Ok(client) => drop(tokio::spawn(client.run())),
+        Err(error) => lost(context, &slot, &error),
+    }
 }
 
 /// Nobody but its task takes a client off the list, and it has none any more.

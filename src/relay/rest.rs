@@ -26,7 +26,7 @@ impl Client {
     pub(super) async fn rest(&mut self) -> Result<Woken, End> {
         self.slot.stir();
         let slept_since = std::mem::take(&mut self.rests_since);
-        let limit = self.context.config.load().limits.client_idle_timeout;
+        let limit = self.context.glance.idle_timeout();
         let Some(limit) = limit.filter(|_| self.session.state.status() == TransactionStatus::Idle) else {
             return self.idle().await;
         };

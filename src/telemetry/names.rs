@@ -92,7 +92,11 @@ pub const ALL: [(&str, Kind, &str); 29] = [
     (PINS, Kind::Counter, "Sessions pinned to one server connection, by reason"),
     (REPLAYS, Kind::Counter, "Statements sent again after a replica could not finish them, by cause"),
     (CLIENTS, Kind::Gauge, "Client connections"),
-    (CLIENTS_ASLEEP, Kind::Gauge, "Client connections that have been idle for a while, and cost next to nothing"),
+    (
+        CLIENTS_ASLEEP,
+        Kind::Gauge,
+        "Client connections that have been idle for a while, and cost next to nothing",
+    ),
     (LOGINS, Kind::Counter, "Logins by result"),
     (CACHE_HITS, Kind::Counter, "Statements whose class was remembered, by tier"),
     (CACHE_MISSES, Kind::Counter, "Statements that had to be parsed"),
