@@ -415,3 +415,56 @@ pub(super) enum Canceling {
     /// A statement that a server runs.
     At(NodeId, Arc<BackendKey>),
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn slot(minor: u16) -> ClientSlot {
+        let name = |name: &str| name.to_owned();
+        let (database, user, address) = (name("shop"), name(""), name("10.0.0.1:5000"));
+        let info = ClientInfo { minor, database, user, address, application: name("psql"), encrypted: true };
+        ClientSlot::new(info, Moment(1))
+    }
+
+    #[test]
+    fn names_are_told_apart() {
+        let slot = slot(0);
+        assert_eq!((slot.database(), slot.user()), ("shop", ""));
+        assert_eq!((slot.address(), slot.application()), ("10.0.0.1:5000", "psql"));
+    }
+
+    #[test]
+    fn only_the_whole_secret_is_right() {
+        for (minor, len) in [(0, 4), (2, 32)] {
+            let slot = slot(minor);
+            let own = slot.secret.bytes().to_vec();
+            assert_eq!(own.len(), len);
+            assert!(slot.secret.is(&own));
+            let longer = [&own[..], &[0]].concat();
+            let other = [&own[..len - 1], &[!own[len - 1]]].concat();
+            for wrong in [&own[..len - 1], &longer, &other, &[]] {
+                assert!(!slot.secret.is(wrong), "{wrong:?}");
+            }
+        }
+        assert!(Secret::Nobodys.is(&[]) && !Secret::Nobodys.is(&[0; 4]));
+    }
+
+    #[test]
+    fn who_does_nothing_between_two_looks_is_asked_to_sleep_once() {
+        let slot = slot(0);
+        assert!(!slot.seen_quiet() && slot.seen_quiet());
+        slot.stir();
+        slot.ask_to_sleep();
+        assert!(!slot.is_asked_to_sleep(), "it has stirred meanwhile");
+        assert!(!slot.seen_quiet() && slot.seen_quiet());
+        slot.ask_to_sleep();
+        assert!(slot.is_asked_to_sleep());
+        slot.stay_awake();
+        assert!(!slot.seen_quiet() && !slot.seen_quiet() && !slot.is_asked_to_sleep());
+        slot.stir();
+        slot.set_doing(Doing::Active);
+        assert!(!slot.seen_quiet() && !slot.seen_quiet());
+    }
+}
