@@ -256,6 +256,8 @@ fn here<T>(then: impl FnOnce(&mut Dormitory) -> T) -> Option<T> {
 }
 
 /// Those of this thread's sleepers for whom `condition` holds.
+// Boxed as the beds have them: taking one out moves a pointer.
+#[allow(clippy::vec_box)]
 fn take(condition: impl Fn(&Sleeper) -> bool) -> Vec<Box<Sleeper>> {
     here(|here| here.take(condition)).unwrap_or_default()
 }
@@ -307,12 +309,14 @@ impl Dormitory {
     }
 
     /// Those whose sockets have something to say, as many as the kernel tells at a time.
+    #[allow(clippy::vec_box)]
     fn take_called(&mut self) -> io::Result<Vec<Box<Sleeper>>> {
         let mut events = Vec::with_capacity(EVENTS);
         epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&Timespec::default()))?;
         Ok(events.iter().filter_map(|event: &epoll::Event| self.leave(event.data.u64() as usize)).collect())
     }
 
+    #[allow(clippy::vec_box)]
     fn take(&mut self, condition: impl Fn(&Sleeper) -> bool) -> Vec<Box<Sleeper>> {
         let beds = 0..self.beds.len();
         let is_meant = |here: &Dormitory, bed: usize| here.beds[bed].as_deref().is_some_and(&condition);
