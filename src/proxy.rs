@@ -106,6 +106,9 @@ impl Proxy {
             None => None,
         };
         let addresses = listeners.iter().map(Listener::address).collect();
+        for runtime in workers.crew().runtimes() {
+            drop(runtime.spawn(dormitory::run(context.clone())));
+        }
         for listener in listeners {
             let door = Door { context: context.clone(), reloader: reloader.clone() };
             tasks.spawn(accept(listener, door, stopped.clone()));
@@ -115,9 +118,6 @@ impl Proxy {
         }
         tasks.spawn(catalog_reader::run(context.clone()));
         tasks.spawn(staffing::run(workers.crew().clone()));
-        for runtime in workers.crew().runtimes() {
-            drop(runtime.spawn(dormitory::run(context.clone())));
-        }
         if let Some(store) = &context.causal.store {
             tasks.spawn(store.clone().run());
         }

@@ -117,7 +117,7 @@ fn a_sleeper_that_leaves_is_gone_and_a_cancel_request_does_not_disturb_it() {
 
 #[test]
 fn sleepers_are_ended_when_they_have_been_idle_for_too_long() {
-    let proxy = WORLD.proxy(&[("limits", "{ client_idle_timeout: 4s }")]);
+    let proxy = WORLD.proxy(&[("limits", "{ client_idle_timeout: 10s }")]);
     let mut client = proxy.client();
     wait_asleep(&proxy, 1);
     assert_eq!(client.next().sqlstate(), "57P05");

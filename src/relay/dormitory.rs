@@ -30,6 +30,7 @@ use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 /// Between two looks at who is quiet; a client that is found so twice in a row is sent to sleep.
@@ -126,7 +127,7 @@ pub async fn run(context: Arc<Context>) {
     if let Err(error) = keep(&context).await {
         tracing::warn!("idle clients keep their tasks: {error}");
     }
-    wake(&context, take(|_| true));
+    wake_all(&context, |_| true).await;
 }
 
 /// Makes clients of those who come from other workers.
@@ -134,8 +135,13 @@ async fn let_in(context: Arc<Context>) {
     let Some(inbox) = context.inbox(Worker::current()) else { return };
     loop {
         poll_fn(|cx| inbox.bell.poll_rung(cx)).await;
+        let mut woken = 0;
         while let Some(sleeper) = inbox.take() {
             wake_here(&context, sleeper);
+            woken += 1;
+            if woken % AT_ONCE == 0 {
+                yield_now().await;
+            }
         }
     }
 }
@@ -159,11 +165,14 @@ async fn keep(context: &Arc<Context>) -> io::Result<()> {
         tokio::select! {
             ready = door.readable() => {
                 let mut ready = ready?;
-                while here(Dormitory::take_called).transpose()?.is_some_and(|called| wake(context, called) > 0) {}
+                while here(Dormitory::take_called).transpose()?.is_some_and(|called| wake(context, called) > 0) {
+                    // What comes meanwhile is newer than what `ready` has seen, and is not cleared with it.
+                    yield_now().await;
+                }
                 ready.clear_ready();
             }
             () = poll_fn(|cx| bell.poll_rung(cx)) => {
-                wake(context, take(|sleeper| sleeper.slot.is_told_to_end()));
+                wake_all(context, |sleeper| sleeper.slot.is_told_to_end()).await;
             }
         }
     }
@@ -189,7 +198,7 @@ async fn send_to_sleep(context: Arc<Context>) {
         }
         if let Some(limit) = context.glance.idle_timeout() {
             let now = clock::now();
-            wake(&context, take(|sleeper| sleeper.since.plus(limit) <= now));
+            wake_all(&context, |sleeper| sleeper.since.plus(limit) <= now).await;
         }
     }
 }
@@ -229,6 +238,14 @@ fn wake(context: &Arc<Context>, sleepers: impl IntoIterator<Item = Box<Sleeper>>
     sleepers.into_iter().map(wake_one).count()
 }
 
+/// Wakes those of this thread's sleepers for whom `condition` holds, not all at once: who is busy on this
+/// worker goes on meanwhile.
+async fn wake_all(context: &Arc<Context>, condition: impl Fn(&Sleeper) -> bool) {
+    while wake(context, take(&condition)) > 0 {
+        yield_now().await;
+    }
+}
+
 fn wake_at(context: &Arc<Context>, home: Worker, sleeper: Sleeper) {
     match context.inbox(home) {
         Some(inbox) if home != Worker::current() => inbox.put(sleeper),
@@ -255,7 +272,7 @@ fn here<T>(then: impl FnOnce(&mut Dormitory) -> T) -> Option<T> {
     HERE.with_borrow_mut(|here| here.as_mut().map(then))
 }
 
-/// Those of this thread's sleepers for whom `condition` holds.
+/// Some of this thread's sleepers for whom `condition` holds; none where there is none.
 // Boxed as the beds have them: taking one out moves a pointer.
 #[allow(clippy::vec_box)]
 fn take(condition: impl Fn(&Sleeper) -> bool) -> Vec<Box<Sleeper>> {
@@ -320,7 +337,9 @@ impl Dormitory {
     fn take(&mut self, condition: impl Fn(&Sleeper) -> bool) -> Vec<Box<Sleeper>> {
         let beds = 0..self.beds.len();
         let is_meant = |here: &Dormitory, bed: usize| here.beds[bed].as_deref().is_some_and(&condition);
-        beds.filter_map(|bed| if is_meant(self, bed) { self.leave(bed) } else { None }).collect()
+        beds.filter_map(|bed| if is_meant(self, bed) { self.leave(bed) } else { None })
+            .take(AT_ONCE)
+            .collect()
     }
 
     fn leave(&mut self, bed: usize) -> Option<Box<Sleeper>> {
