@@ -724,6 +724,29 @@ fn a_slow_reader_of_a_large_result_gets_every_byte_and_holds_little_memory() {
 }
 
 #[test]
+fn a_large_result_that_comes_in_drops_arrives_whole() {
+    let mut wire = PROXY.client();
+    let drops = "CASE WHEN n > 6000 AND n % 40 = 0 THEN pg_sleep(0.003) END";
+    for copied in [false, true] {
+        let rows = format!("SELECT n, repeat('x', 1000), {drops} FROM generate_series(1, 8000) n");
+        if copied {
+            let frames = wire.run(&format!("COPY ({rows}) TO STDOUT"));
+            let lines: Vec<_> = frames.iter().filter(|frame| frame.tag == b'd').collect();
+            assert_eq!(lines.len(), 8000);
+            assert!(
+                lines.iter().zip(1..).all(|(line, n)| line.body.starts_with(format!("{n}\txxx").as_bytes()))
+            );
+        } else {
+            let rows = rows_of(&wire.run(&rows));
+            assert_eq!(rows.len(), 8000);
+            assert!(rows.iter().zip(1..).all(|(row, n)| row[0].as_deref() == Some(&*n.to_string())));
+        }
+        // Its connection is listened to again.
+        assert_eq!(wire.value("/* pgweir.route=primary */ SELECT 7"), "7");
+    }
+}
+
+#[test]
 fn parameters_and_rows_of_many_megabytes_pass() {
     let mut wire = PROXY.client();
     let large = "z".repeat(5 << 20);

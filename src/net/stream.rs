@@ -19,6 +19,8 @@ pub enum Stream {
     Unix(UnixStream),
     /// TLS over TCP.
     Tls(Box<TlsStream<Socket>>),
+    /// Plain TCP that nobody listens to for a moment. `None`: nobody will again; it counts as lost.
+    Deaf(Option<std::net::TcpStream>),
 }
 
 /// A connection that no runtime looks after.
@@ -98,7 +100,28 @@ impl Stream {
                 let socket = stream.get_mut().0.take()?;
                 Detached::Tls(stream, socket)
             }
+            Stream::Deaf(stream) => Detached::Tcp(stream.ok_or_else(lost)?),
         })
+    }
+
+    /// What comes from here on wakes nobody, until `listen`. False: it is not plain TCP, and stays as it is.
+    pub fn go_deaf(&mut self) -> bool {
+        if !matches!(self, Stream::Tcp(_)) {
+            return false;
+        }
+        if let Stream::Tcp(stream) = std::mem::replace(self, Stream::Deaf(None)) {
+            *self = Stream::Deaf(stream.into_std().ok());
+        }
+        true
+    }
+
+    /// Listens again, on the calling worker.
+    pub fn listen(&mut self) {
+        if let Stream::Deaf(deaf) = self
+            && let Some(stream) = deaf.take().and_then(|stream| TcpStream::from_std(stream).ok())
+        {
+            *self = Stream::Tcp(stream);
+        }
     }
 
     /// Is it encrypted?
@@ -110,7 +133,7 @@ impl Stream {
     pub fn application_protocol(&self) -> Option<&[u8]> {
         match self {
             Stream::Tls(tls) => tls.get_ref().1.alpn_protocol(),
-            Stream::Tcp(_) | Stream::Unix(_) => None,
+            Stream::Tcp(_) | Stream::Unix(_) | Stream::Deaf(_) => None,
         }
     }
 
@@ -122,6 +145,7 @@ impl Stream {
             Stream::Tls(stream) => {
                 stream.get_ref().0.stream().and_then(|tcp| tcp.try_io(Interest::READABLE, || look(tcp)))
             }
+            Stream::Deaf(stream) => stream.as_ref().ok_or_else(lost).and_then(look),
         };
         looked.is_ok_and(|len| len > 0)
     }
@@ -135,6 +159,7 @@ impl Stream {
                 Ok(tcp) => tcp.async_io(Interest::READABLE, || look(tcp)).await,
                 Err(lost) => Err(lost),
             },
+            Stream::Deaf(_) => Err(lost()),
         };
         if looked.is_ok_and(|len| len > 0) {
             // It has more to say, which is read before its end is.
@@ -150,6 +175,7 @@ impl Stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
             Stream::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
             Stream::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, &mut buffer),
+            Stream::Deaf(_) => Poll::Ready(Err(lost())),
         };
         polled.map_ok(|()| buffer.filled().len())
     }
@@ -161,6 +187,7 @@ impl Stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             Stream::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
+            Stream::Deaf(_) => Poll::Ready(Err(lost())),
         }
     }
 
@@ -168,7 +195,7 @@ impl Stream {
     #[inline]
     pub fn poll_flush_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Stream::Tcp(_) | Stream::Unix(_) => Poll::Ready(Ok(())),
+            Stream::Tcp(_) | Stream::Unix(_) | Stream::Deaf(_) => Poll::Ready(Ok(())),
             Stream::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
         }
     }
@@ -232,6 +259,7 @@ impl AsyncRead for Stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
             Stream::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buffer),
+            Stream::Deaf(_) => Poll::Ready(Err(lost())),
         }
     }
 }
@@ -250,6 +278,47 @@ impl AsyncWrite for Stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+            Stream::Deaf(_) => Poll::Ready(Err(lost())),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    async fn pair() -> (Stream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let one = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Stream::Tcp(one), listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn what_comes_while_it_is_deaf_is_heard_afterwards() {
+        let (mut stream, mut other) = pair().await;
+        assert!(stream.go_deaf());
+        assert!(!stream.go_deaf());
+        other.write_all(b"meanwhile").await.unwrap();
+        stream.listen();
+        let mut heard = [0; 9];
+        stream.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"meanwhile");
+        stream.write_all(b"yes").await.unwrap();
+        assert_eq!(other.read(&mut heard).await.unwrap(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_deaf_one_is_neither_read_nor_taken_for_a_quiet_one() {
+        let (mut stream, _other) = pair().await;
+        assert!(!stream.is_disturbed());
+        stream.go_deaf();
+        assert!(stream.read(&mut [0]).await.is_err());
+        assert!(stream.write(b"a").await.is_err());
+        assert!(stream.is_disturbed());
+        let mut settled = stream.settle().unwrap();
+        assert!(!settled.is_disturbed());
     }
 }

@@ -107,7 +107,10 @@ impl Client {
                     }
                 }
                 Digested::More => {}
-                Digested::GroupDone => digested = Digested::GroupDone,
+                Digested::GroupDone => {
+                    active.answers.complete();
+                    digested = Digested::GroupDone;
+                }
                 other => return Ok(other),
             }
             if active.answers.is_mid_message() || active.withheld.is_some() {

@@ -130,9 +130,31 @@ pub struct AnswerBuffer {
     body_forward: bool,
     /// Did the last read fill all the room there was?
     full: bool,
+    /// What has come of the answer at hand, and with the last read, in bytes.
+    flowed: usize,
+    last_read: usize,
 }
 
+/// From here on an answer is bulk: nobody notices a millisecond more. In bytes.
+const BULK: usize = 4 * 1024 * 1024;
+
 impl AnswerBuffer {
+    /// Is the answer at hand a large one of which, now that everything is passed on, the last read brought little? A
+    /// server sends 8 KiB at a time; being woken for each costs more than what is in it.
+    pub fn comes_in_drops(&self) -> bool {
+        self.flowed >= BULK && self.last_read < HUGE / 4 && self.is_empty() && self.held.is_none()
+    }
+
+    /// More has been let come together.
+    pub fn rested(&mut self) {
+        self.last_read = HUGE;
+    }
+
+    /// The answer at hand is complete.
+    pub fn complete(&mut self) {
+        self.flowed = 0;
+    }
+
     /// What may be sent to the client now.
     pub fn sendable(&self) -> &[u8] {
         &self.data[self.start..self.held.unwrap_or(self.kept)]
@@ -280,6 +302,8 @@ impl AnswerBuffer {
     pub fn filled(&mut self, len: usize) {
         self.end += len;
         self.full = self.end == self.data.len();
+        self.flowed = self.flowed.saturating_add(len);
+        self.last_read = len;
     }
 
     fn compact(&mut self) {
@@ -295,6 +319,7 @@ impl AnswerBuffer {
     fn clear(&mut self) {
         (self.start, self.kept, self.scan, self.end) = (0, 0, 0, 0);
         (self.held, self.body_left, self.full) = (None, 0, false);
+        (self.flowed, self.last_read) = (0, 0);
     }
 }
 
@@ -442,6 +467,33 @@ mod tests {
         buffer.filled(2);
         assert!(buffer.pass_on());
         assert_eq!(buffer.sendable(), b"abcde");
+    }
+
+    #[test]
+    fn only_a_large_answer_comes_in_drops_and_only_while_little_comes() {
+        let mut buffer = AnswerBuffer::default();
+        let read = |buffer: &mut AnswerBuffer, len: usize| {
+            let len = buffer.room(0).map_or(0, |room| room.len().min(len));
+            buffer.filled(len);
+            buffer.pass(len, true);
+            assert!(!buffer.comes_in_drops(), "not before it is sent");
+            buffer.sent(len);
+            len
+        };
+        let mut flowed = 0;
+        while flowed < BULK {
+            assert!(!buffer.comes_in_drops(), "{flowed}");
+            flowed += read(&mut buffer, 8192);
+        }
+        assert!(buffer.comes_in_drops());
+        buffer.rested();
+        assert!(!buffer.comes_in_drops());
+        while read(&mut buffer, HUGE) < HUGE {}
+        assert!(!buffer.comes_in_drops());
+        read(&mut buffer, 8192);
+        assert!(buffer.comes_in_drops());
+        buffer.complete();
+        assert!(!buffer.comes_in_drops());
     }
 
     #[test]

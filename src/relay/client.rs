@@ -305,6 +305,9 @@ impl Client {
                 return Ok(());
             }
             poll_fn(|cx| self.poll_pump(active, cx)).await?;
+            if active.answers.comes_in_drops() {
+                Box::pin(self.gather(active)).await;
+            }
         }
     }
 

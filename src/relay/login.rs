@@ -252,7 +252,7 @@ async fn authenticate(
 fn common_name(stream: &Stream) -> Option<String> {
     match stream {
         Stream::Tls(tls) => peer_common_name(tls.get_ref().1.peer_certificates()),
-        Stream::Tcp(_) | Stream::Unix(_) => None,
+        Stream::Tcp(_) | Stream::Unix(_) | Stream::Deaf(_) => None,
     }
 }
 

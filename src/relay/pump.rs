@@ -6,6 +6,10 @@ use crate::relay::client::{Client, End, TO_SERVER_MAX};
 use crate::relay::lost::Lost;
 use std::future::poll_fn;
 use std::task::{Poll, ready};
+use std::time::Duration;
+
+/// How long a large answer may come together.
+const REST: Duration = Duration::from_micros(500);
 
 impl Client {
     /// Moves bytes until something has changed that the loop must look at.
@@ -106,6 +110,20 @@ impl Client {
         match ready!(self.stream.poll_flush_all(cx)) {
             Ok(()) => Poll::Ready(Ok(())),
             Err(_) => Poll::Ready(Err(End::Gone)),
+        }
+    }
+
+    /// Lets what the server sends of a large answer come together for a moment. Everything that has come is with the
+    /// client already. The server is not listened to meanwhile: each 8 KiB of it would wake this thread.
+    pub(super) async fn gather(&mut self, active: &mut Active) {
+        active.answers.rested();
+        let Some(connection) = self.attached.as_mut().and_then(|attached| attached.lease.connection()) else {
+            return;
+        };
+        if connection.stream.go_deaf() {
+            // The runtime's timers do not count in less than a millisecond.
+            tokio::time::sleep(REST).await;
+            connection.stream.listen();
         }
     }
 
