@@ -16,7 +16,7 @@ use crate::config::settings::{
 };
 use crate::config::tree::{Tree, Value};
 use crate::config::values::{duration, duration_or_off, http, listen, number, one_of, size, text};
-use crate::routing::request::{Balance, Consistency, OnLag, PinAfterWrite, Transactions};
+use crate::routing::request::{Balance, Consistency, OnLag, PinAfterWrite, RoutingPolicy, Transactions};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -114,7 +114,7 @@ fn routing(top: &Section<'_>, cluster: &ClusterSettings, reader: &mut Reader) ->
     reader.set(&mut policy.lag_wait_limit, &section, "lag_wait_limit", duration(MILLISECOND..=DAY));
     reader.set(&mut policy.pin_after_write, &section, "pin_after_write", pin_after_write);
     reader.set(&mut policy.balance, &section, "balance", one_of(BALANCES, &[]));
-    reader.set(&mut policy.transactions, &section, "transactions", one_of(TRANSACTIONS, &[]));
+    transactions(policy, &section, reader);
     reader.set(&mut settings.kick_flush, &section, "kick_flush", one_of(SWITCH, &[]));
     reader.set(&mut settings.token_mismatch, &section, "token_mismatch", one_of(MISMATCHES, &[]));
     reader.set(&mut settings.lost_writes, &section, "lost_writes", one_of(LOSSES, &[]));
@@ -142,12 +142,28 @@ const BALANCES: &[(&str, Balance)] = &[
     ("round_robin", Balance::RoundRobin),
     ("random", Balance::Random),
 ];
-const TRANSACTIONS: &[(&str, Transactions)] =
-    &[("primary", Transactions::Primary), ("split", Transactions::Split)];
+/// Words of `transactions:`; what each of them asks for.
+const TRANSACTIONS: &[(&str, (Option<Transactions>, bool))] = &[
+    ("primary", (Some(Transactions::Primary), false)),
+    ("split", (Some(Transactions::Split), false)),
+    ("retry_idempotent_begin", (None, true)),
+];
 const PINS: &[(&str, PinAfterWrite)] = &[
     ("until_caught_up", PinAfterWrite::UntilCaughtUp),
     ("until_disconnect", PinAfterWrite::UntilDisconnect),
 ];
+
+/// One word, or a list of them.
+fn transactions(policy: &mut RoutingPolicy, section: &Section<'_>, reader: &mut Reader) {
+    let Some(field) = section.field("transactions") else { return };
+    let items = if matches!(field.tree.value, Value::List(_)) { reader.items(&field) } else { vec![field] };
+    for item in items {
+        if let Some((place, retry)) = reader.value(&item, one_of(TRANSACTIONS, &[])) {
+            policy.transactions = place.unwrap_or(policy.transactions);
+            policy.retry_begin |= retry;
+        }
+    }
+}
 
 fn pin_after_write(value: &str) -> Result<PinAfterWrite, crate::config::reader::Wrong> {
     if value.starts_with(|c: char| c.is_ascii_digit()) {
@@ -191,6 +207,7 @@ fn limits(top: &Section<'_>, reader: &mut Reader) -> LimitsSettings {
     reader.set(&mut limits.pipeline, &section, "pipeline", number(1..=1_000_000));
     reader.set(&mut limits.hold_time, &section, "hold_time", duration(Duration::ZERO..=3600 * SECOND));
     reader.set(&mut limits.hold_clients, &section, "hold_clients", number(0..=1_000_000));
+    reader.set(&mut limits.replay_size, &section, "replay_size", size(0..=1 << 30));
     reader.set(&mut limits.drain_timeout, &section, "drain_timeout", duration(Duration::ZERO..=DAY));
     limits
 }

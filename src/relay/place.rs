@@ -26,7 +26,7 @@ use crate::session::machine::Outgoing;
 use crate::session::reply_queue::Act;
 use crate::session::settings::difference;
 use crate::session::split::Part;
-use crate::sql::class::{Access, Marks, Route};
+use crate::sql::class::{Access, Marks, Route, Why};
 use crate::sql::effects;
 use crate::wire::backend::TransactionStatus;
 use crate::wire::writers;
@@ -328,9 +328,13 @@ impl Client {
             (held, _) => held,
         };
         let hints = self.hints;
+        let (access, why) = match self.resumes_on_primary() {
+            true => (Access::Write, Why::TransactionControl),
+            false => (group.access, group.why),
+        };
         self.split_request(Request {
-            access: group.access,
-            why: group.why,
+            access,
+            why,
             begins_read_only: self.begins_read_only,
             complete: group.complete,
             learnt: group
@@ -409,6 +413,9 @@ impl Client {
     /// The last step: the bytes.
     fn send(&mut self, active: &mut Active, group: &Group, reason: Reason) -> Result<(), End> {
         let is_free = self.is_free();
+        let transcribed = self.transcribe(active, group);
+        let is_replayable = transcribed.is_some() || self.has_transcript();
+        let is_replayable = is_replayable && self.is_replayable(active, group, transcribed.is_some());
         let bond = if self.bonds.is_some() { self.take_bond(group) } else { None };
         let Some(attached) = self.attached.as_mut() else { return Ok(()) };
         let continued = active.exchange.open;
@@ -439,6 +446,7 @@ impl Client {
             && record.access == Access::Read
             && unseen
             && active.requests.kept() < KEPT_MAX;
+        record.retriable |= is_replayable && record.tried == 0;
         record.resumable = !on_replica
             && is_resumable(group, self.session.state.held())
             && active.requests.kept() < KEPT_MAX
@@ -448,6 +456,10 @@ impl Client {
         if alone && (record.retriable || record.resumable) {
             active.answers.hold();
         }
+        if transcribed.is_some() {
+            active.answers.watch(self.context.answer_key());
+        }
+        record.transcribed = transcribed;
         attached.lease.pool().count(attached.role, reason);
         active.exchange.begin(group, record);
         active.requests.take(group.len);
@@ -532,4 +544,4 @@ impl Client {
 }
 
 /// Requests are kept for a replay up to this many bytes.
-const KEPT_MAX: usize = 64 * 1024;
+pub(super) const KEPT_MAX: usize = 64 * 1024;
