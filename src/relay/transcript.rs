@@ -172,7 +172,7 @@ impl Client {
         active: &mut Active,
         group: &Group,
     ) -> Result<Result<Placed, Unreplayed>, End> {
-        let until = clock::now().plus(self.context.config.load().limits.hold_time);
+        let mut until = None;
         for _ in 0..ATTEMPTS {
             match self.find_free(group).await? {
                 Placed::Here(_) => {}
@@ -189,6 +189,9 @@ impl Client {
             if self.attached.is_none() {
                 continue;
             }
+            // Counted from when there is a server: until then it was held like anything else.
+            let limit = self.context.config.load().limits.hold_time;
+            let until = *until.get_or_insert_with(|| clock::now().plus(limit));
             let in_time = self.say(active, until).await?;
             let Some(attached) = &self.attached else {
                 match in_time {
@@ -241,7 +244,12 @@ impl Client {
     }
 
     /// A group was answered once more.
-    pub(super) fn said_again(&mut self, record: &GroupRecord, status: TransactionStatus, answer: Option<u128>) {
+    pub(super) fn said_again(
+        &mut self,
+        record: &GroupRecord,
+        status: TransactionStatus,
+        answer: Option<u128>,
+    ) {
         let transcript = self.block.as_mut().and_then(|block| block.transcript.as_mut());
         if let Some(transcript) = transcript {
             let worked = !record.failed && status == TransactionStatus::InBlock;
@@ -253,9 +261,7 @@ impl Client {
     fn may_have_lost_a_write(&self) -> bool {
         let monitor = &self.context.monitor;
         self.failovers != monitor.failovers()
-            && self
-                .acknowledged
-                .is_some_and(|(sent, at)| !matches!(monitor.fate(sent, at), Fate::Survived))
+            && self.acknowledged.is_some_and(|(sent, at)| !matches!(monitor.fate(sent, at), Fate::Survived))
     }
 
     /// Where a connection is lost that a transaction with a transcript had: what was it?

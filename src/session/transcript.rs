@@ -132,8 +132,7 @@ impl AnswerDigest {
 
     /// The checksum; the next answer begins.
     pub fn finish(&mut self) -> u128 {
-        let AnswerDigest { mut hash, word, len, .. } =
-            std::mem::replace(self, AnswerDigest::new(self.key));
+        let AnswerDigest { mut hash, word, len, .. } = std::mem::replace(self, AnswerDigest::new(self.key));
         hash.word(word);
         hash.word(len);
         hash.finish()
@@ -190,11 +189,7 @@ pub fn transcribed(
 }
 
 /// Text and parameter types of what a name stands for.
-fn statement_of<'a>(
-    name: &[u8],
-    parsed: &[Parse<'a>],
-    session: &'a Session,
-) -> Option<(&'a [u8], &'a [u8])> {
+fn statement_of<'a>(name: &[u8], parsed: &[Parse<'a>], session: &'a Session) -> Option<(&'a [u8], &'a [u8])> {
     let (text, types) = match parsed.iter().rev().find(|parse| parse.name == name) {
         Some(parse) => (parse.text, parse.types),
         None => (session.text_of(name)?, session.types_of(name)),

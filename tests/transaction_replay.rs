@@ -1,0 +1,357 @@
+//! A transaction that had only read loses its primary: said again on the new one with the same answers, it
+//! goes on, and its client notices nothing; otherwise it gets 40001, as without
+//! `transactions: retry_idempotent_begin`.
+#![cfg(feature = "shell")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "support/fault_proxy.rs"]
+mod fault_proxy;
+#[path = "support/harness.rs"]
+mod harness;
+
+use std::sync::OnceLock;
+
+use fault_proxy::{FaultProxy, Network};
+use harness::{LONG, NO_WRITER, SERVED_BY, Scene, Stage, Tuning, describe, value, wait_for, wait_until};
+use pgweir::devcluster::{DevNode, Options, Stop};
+use tokio_postgres::{Client, Error};
+
+const SCHEMA: [&str; 6] = [
+    NO_WRITER,
+    SERVED_BY,
+    "CREATE TABLE done (what text)",
+    "CREATE TABLE item (id int PRIMARY KEY, name text)",
+    "INSERT INTO item SELECT id, 'item ' || id FROM generate_series(1, 1000) id",
+    "CREATE SEQUENCE counter",
+];
+
+fn scene() -> Scene {
+    static STAGE: OnceLock<Stage> = OnceLock::new();
+    Scene::on(&STAGE, || Stage::with(Options::with_replicas(1), &SCHEMA))
+}
+
+fn tuning(transactions: &str) -> Tuning {
+    Tuning {
+        limits: vec!["hold_time: 40s".to_owned()],
+        ..Tuning::routing(&[&format!("transactions: {transactions}")])
+    }
+}
+
+fn retrying() -> Tuning {
+    tuning("retry_idempotent_begin")
+}
+
+fn code<T>(result: Result<T, Error>) -> String {
+    let error = result.err().expect("an error");
+    error.code().map_or_else(|| describe(&error), |code| code.code().to_owned())
+}
+
+/// How often it was done, as this node has it.
+fn done(node: &DevNode, what: &str) -> u64 {
+    let sql = format!("SELECT count(*) FROM done WHERE what = '{what}'");
+    node.sql_value(&sql).unwrap().unwrap().parse().unwrap()
+}
+
+async fn all(client: &Client, statements: &[&str]) {
+    for statement in statements {
+        client.batch_execute(statement).await.unwrap_or_else(|e| panic!("{statement}: {}", describe(&e)));
+    }
+}
+
+/// Ends the one server process of the application whose last text has this mark and that is in this state.
+fn terminate(primary: &DevNode, mark: &str, state: &str) {
+    let ended = format!(
+        "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE usename = 'app' \
+         AND query LIKE '%{mark}%' AND state LIKE '{state}' AND pid <> pg_backend_pid()"
+    );
+    wait_until(&format!("{mark} is there to be ended"), || {
+        primary.sql_value(&ended).unwrap().as_deref() == Some("1")
+    });
+}
+
+/// Sleeps for long, but not when the server has been started again.
+fn once(primary: &DevNode) -> String {
+    let started = primary.sql_value("SELECT pg_postmaster_start_time()").unwrap().unwrap();
+    format!("pg_sleep(CASE WHEN pg_postmaster_start_time() = '{started}' THEN 50 ELSE 0 END)")
+}
+
+fn wait_asleep(primary: &DevNode, mark: &str) {
+    let runs = format!(
+        "SELECT count(*) FROM pg_stat_activity \
+         WHERE usename = 'app' AND query LIKE '%{mark}%' AND wait_event = 'PgSleep'"
+    );
+    wait_until(&format!("{mark} runs"), || primary.sql_value(&runs).unwrap().as_deref() == Some("1"));
+}
+
+/// What each of these has read before the primary dies, and what becomes of it.
+#[test]
+fn transactions_that_have_only_read_survive_the_primary_and_all_others_are_told() {
+    let stage = Stage::with(Options::with_replicas(1), &SCHEMA);
+    let mut retrying = retrying();
+    retrying.routing.push("token_mismatch: error".to_owned());
+    let weir = stage.weir_with(&retrying);
+    let plain = stage.weir_with(&tuning("primary"));
+    let (old, new) = (stage.cluster.primary(), stage.cluster.replica(0));
+    // More than limits.replay_size, in two reads, each of which is still looked into.
+    let large = format!("SELECT length('{}')", "x".repeat(40_000));
+    let begun: [(&str, Vec<&str>); 11] = [
+        ("read committed", vec!["BEGIN", "SELECT name FROM item WHERE id = 7", "SELECT 1; SELECT 2"]),
+        ("one string", vec!["BEGIN; SELECT count(*) FROM item; SHOW transaction_isolation"]),
+        ("rolled back", vec!["BEGIN", "SELECT count(*) FROM item"]),
+        ("commit", vec!["BEGIN", "SELECT count(*) FROM item"]),
+        ("the clock", vec!["BEGIN", "SELECT now()"]),
+        ("the node", vec!["BEGIN", "SELECT served_by()"]),
+        ("written", vec!["BEGIN", "INSERT INTO done VALUES ('written')"]),
+        ("locked", vec!["BEGIN", "SELECT 1 FROM item WHERE id = 7 FOR UPDATE"]),
+        ("sequence", vec!["BEGIN", "SELECT nextval('counter')"]),
+        ("large", vec!["BEGIN", &large, &large]),
+        ("cursor", vec!["BEGIN", "DECLARE c CURSOR FOR SELECT 1"]),
+    ];
+    stage.run(async {
+        let mut clients = Vec::new();
+        for (_, statements) in &begun {
+            let client = weir.connect().await;
+            all(&client, statements).await;
+            clients.push(client);
+        }
+        let off = plain.connect().await;
+        all(&off, &["BEGIN", "SELECT name FROM item WHERE id = 7"]).await;
+
+        // Savepoints, SET LOCAL, one snapshot, and everything with parameters.
+        let extended = weir.connect().await;
+        let named = extended.prepare("SELECT name FROM item WHERE id = $1").await.unwrap();
+        all(&extended, &["BEGIN ISOLATION LEVEL REPEATABLE READ", "SET LOCAL work_mem = '5MB'"]).await;
+        all(&extended, &["SAVEPOINT a"]).await;
+        extended.query("SELECT set_config('app.tenant', $1, true)", &[&"t1"]).await.unwrap();
+        for id in [3_i32, 4] {
+            assert_eq!(
+                extended.query_one(&named, &[&id]).await.unwrap().get::<_, &str>(0),
+                format!("item {id}")
+            );
+        }
+        // The same, and one of its own, in groups that follow each other at once.
+        let inner = extended.prepare("SELECT count(*) FROM item WHERE id > $1").await.unwrap();
+        let (one, other) =
+            tokio::join!(extended.query_one(&inner, &[&990_i32]), extended.query_one(&named, &[&5]));
+        assert_eq!((one.unwrap().get::<_, i64>(0), other.unwrap().get::<_, &str>(0)), (10, "item 5"));
+        all(&extended, &["ROLLBACK TO a", "SELECT count(*) FROM item"]).await;
+
+        tokio::task::block_in_place(|| {
+            new.wait_caught_up(old, LONG).unwrap();
+            new.set("primary_conninfo", "").unwrap();
+            wait_until("it receives nothing", || {
+                new.sql_value("SELECT count(*) FROM pg_stat_wal_receiver").unwrap().as_deref() == Some("0")
+            });
+        });
+        // Nobody could tell by what it has read that its write is lost.
+        let late = weir.connect().await;
+        all(&late, &["INSERT INTO done VALUES ('late')"]).await;
+        let token = value(&late, "SHOW pgweir.token").await;
+        all(&late, &["BEGIN", "SELECT count(*) FROM item"]).await;
+        tokio::task::block_in_place(|| {
+            old.sigkill().unwrap();
+            new.promote().unwrap();
+        });
+        let asks = weir.connect().await;
+        let token = format!("SET pgweir.token = '{token}'");
+        wait_for("the fork is known", async || match asks.batch_execute(&token).await {
+            Ok(()) => false,
+            Err(error) => describe(&error).contains("was lost in the failover"),
+        })
+        .await;
+        let error = late.batch_execute("INSERT INTO done VALUES ('late')").await.unwrap_err();
+        let why = error.as_db_error().unwrap().detail().unwrap();
+        assert!(why.contains("an acknowledged write of its session may have been lost"), "{why}");
+        assert_eq!(error.code().unwrap().code(), "40001");
+        all(&late, &["ROLLBACK"]).await;
+
+        for ((what, _), client) in begun.iter().zip(&clients) {
+            let insert = format!("INSERT INTO done VALUES ('{what}')");
+            match *what {
+                "read committed" | "one string" => all(client, &[&insert, "COMMIT"]).await,
+                "rolled back" => all(client, &["ROLLBACK"]).await,
+                "commit" => all(client, &["COMMIT"]).await,
+                _ => {
+                    let error = client.batch_execute(&insert).await.expect_err(what);
+                    assert_eq!(error.code().unwrap().code(), "40001", "{what}: {}", describe(&error));
+                    assert_eq!(code(client.batch_execute("SELECT 1").await), "25P02", "{what}");
+                    all(client, &["ROLLBACK"]).await;
+                }
+            }
+            assert_eq!(value(client, "SELECT 1").await, "1", "{what}");
+        }
+        assert_eq!(code(off.batch_execute("INSERT INTO done VALUES ('off')").await), "40001");
+
+        assert_eq!(extended.query_one(&named, &[&6]).await.unwrap().get::<_, &str>(0), "item 6");
+        assert_eq!(extended.query_one(&inner, &[&999_i32]).await.unwrap().get::<_, i64>(0), 1);
+        assert_eq!(value(&extended, "SHOW work_mem").await, "5MB");
+        assert_eq!(value(&extended, "SHOW transaction_isolation").await, "repeatable read");
+        extended.execute("INSERT INTO done VALUES ($1)", &[&"extended"]).await.unwrap();
+        all(&extended, &["RELEASE a", "COMMIT"]).await;
+        assert_eq!(weir.metric("pgweir_replays_total", "cause=\"transaction\""), 4.0);
+        assert_eq!(plain.metric("pgweir_replays_total", "cause=\"transaction\""), 0.0);
+    });
+    for what in ["read committed", "one string", "extended"] {
+        assert_eq!(done(new, what), 1, "{what}");
+    }
+    assert_eq!(new.sql_value("SELECT count(*) FROM done").unwrap().as_deref(), Some("3"));
+}
+
+#[test]
+fn what_is_in_flight_when_the_server_is_shut_down_runs_behind_what_was_said_before() {
+    let scene = scene();
+    let weir = scene.weir_with(&retrying());
+    let primary = scene.cluster.primary();
+    let restart = |mark: &str| {
+        wait_asleep(primary, mark);
+        primary.stop(Stop::Fast).unwrap();
+        primary.start().unwrap();
+    };
+    scene.run(async {
+        let client = weir.connect().await;
+        let (begin, read) = ("BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT name FROM item WHERE id = 7");
+        for (mark, statement) in [
+            ("a read", "SELECT name FROM item, ONCE WHERE id = 8 /* a read */"),
+            ("a write", "INSERT INTO done SELECT 'in flight' FROM ONCE /* a write */"),
+        ] {
+            all(&client, &[begin, read]).await;
+            let statement = statement.replace("ONCE", &once(primary));
+            let (done, ()) = tokio::join!(client.batch_execute(&statement), async {
+                tokio::task::block_in_place(|| restart(mark));
+            });
+            done.unwrap_or_else(|error| panic!("{mark}: {}", describe(&error)));
+            all(&client, &[read, "COMMIT"]).await;
+        }
+        // The first group of all is whole by itself.
+        let first = format!("BEGIN; SELECT 1 FROM {} /* the first */", once(primary));
+        let (done, ()) = tokio::join!(client.batch_execute(&first), async {
+            tokio::task::block_in_place(|| restart("the first"));
+        });
+        done.unwrap_or_else(|error| panic!("{}", describe(&error)));
+        all(&client, &["INSERT INTO done VALUES ('the first')", "COMMIT"]).await;
+    });
+    assert_eq!((done(primary, "in flight"), done(primary, "the first")), (1, 1));
+    weir.wait_whole(2);
+}
+
+#[test]
+fn what_somebody_has_ended_on_purpose_is_not_said_again() {
+    let scene = scene();
+    let weir = scene.weir_with(&retrying());
+    let primary = scene.cluster.primary();
+    scene.run(async {
+        let client = weir.connect().await;
+        // An administrator means this write.
+        all(&client, &["BEGIN", "SELECT count(*) FROM item"]).await;
+        let write = "INSERT INTO done SELECT 'meant' FROM pg_sleep(50)";
+        let (written, ()) = tokio::join!(client.batch_execute(write), async {
+            tokio::task::block_in_place(|| terminate(primary, "meant", "active"));
+        });
+        assert_eq!(code(written), "57P01");
+        assert_eq!(code(client.batch_execute("SELECT 1").await), "25P02");
+        all(&client, &["ROLLBACK"]).await;
+        // A time-out of the server's.
+        all(&client, &["BEGIN", "SET LOCAL idle_in_transaction_session_timeout = '50ms'"]).await;
+        all(&client, &["SELECT count(*) FROM item /* timed out */"]).await;
+        let idle = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND query LIKE '%timed out%' \
+                    AND pid <> pg_backend_pid()";
+        wait_for("it has timed out", async || primary.sql_value(idle).unwrap().as_deref() == Some("0")).await;
+        assert_eq!(code(client.batch_execute("INSERT INTO done VALUES ('timed out')").await), "40001");
+        all(&client, &["ROLLBACK"]).await;
+        // Rows that the client has seen are not sent twice.
+        all(&client, &["BEGIN", "SELECT count(*) FROM item"]).await;
+        let rows = "SELECT repeat('seen', 10000) UNION ALL SELECT pg_sleep(50)::text";
+        let (read, ()) = tokio::join!(client.batch_execute(rows), async {
+            tokio::task::block_in_place(|| terminate(primary, "seen", "active"));
+        });
+        assert_eq!(code(read), "40001");
+        all(&client, &["ROLLBACK"]).await;
+        // A read in flight that nobody has seen anything of: once more, and that is enough.
+        all(&client, &["BEGIN", "SELECT count(*) FROM item"]).await;
+        let (read, ()) = tokio::join!(client.batch_execute("SELECT pg_sleep(50) /* twice */"), async {
+            tokio::task::block_in_place(|| {
+                terminate(primary, "twice", "active");
+                wait_asleep(primary, "twice");
+                terminate(primary, "twice", "active");
+            });
+        });
+        assert_eq!(code(read), "40001");
+        all(&client, &["ROLLBACK"]).await;
+        // A connection that is lost between two statements, with the server still there.
+        all(&client, &["BEGIN", "SELECT count(*) FROM item /* between */"]).await;
+        tokio::task::block_in_place(|| terminate(primary, "between", "idle in transaction"));
+        all(&client, &["INSERT INTO done VALUES ('between')", "COMMIT"]).await;
+    });
+    assert_eq!(done(primary, "meant") + done(primary, "timed out"), 0);
+    assert_eq!(done(primary, "between"), 1);
+}
+
+#[test]
+fn the_commit_of_a_transaction_that_has_only_read_is_never_in_doubt() {
+    let scene = scene();
+    let primary = scene.cluster.primary();
+    let proxy = scene.run(FaultProxy::before(primary.address()));
+    let weir = scene.weir_with(&Tuning { detour: Some(proxy.port), ..retrying() });
+    scene.run(async {
+        let client = weir.connect().await;
+        all(&client, &["BEGIN", "SELECT count(*) FROM item"]).await;
+        proxy.becomes(Network::DeafToServer);
+        let (committed, ()) = tokio::join!(client.batch_execute("COMMIT /* unheard */"), async {
+            let heard =
+                "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COMMIT%unheard%' AND state = 'idle'";
+            wait_for("it is committed", async || primary.sql_value(heard).unwrap().as_deref() == Some("1"))
+                .await;
+            proxy.becomes(Network::Resetting);
+            proxy.becomes(Network::Whole);
+        });
+        committed.unwrap_or_else(|error| panic!("{}", describe(&error)));
+        all(&client, &["INSERT INTO done VALUES ('unheard')"]).await;
+    });
+    assert_eq!(done(primary, "unheard"), 1);
+}
+
+#[test]
+fn with_split_it_serves_the_transactions_that_are_not_split() {
+    let scene = scene();
+    let weir = scene.weir_with(&tuning("[ split, retry_idempotent_begin ]"));
+    let primary = scene.cluster.primary();
+    scene.run(async {
+        let client = weir.connect().await;
+        all(&client, &["BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT count(*) FROM item /* whole */"])
+            .await;
+        tokio::task::block_in_place(|| terminate(primary, "whole", "idle in transaction"));
+        all(&client, &["INSERT INTO done VALUES ('whole')", "COMMIT"]).await;
+        // One that is split has begun with its write.
+        let route = weir.route(&client, "BEGIN").await;
+        assert!(route.is_empty(), "{route:?}");
+        all(&client, &["INSERT INTO done VALUES ('parted')"]).await;
+        tokio::task::block_in_place(|| terminate(primary, "parted", "idle in transaction"));
+        assert_eq!(code(client.batch_execute("COMMIT").await), "40001");
+    });
+    assert_eq!((done(primary, "whole"), done(primary, "parted")), (1, 0));
+}
+
+/// Whatever the setting: the first read of a transaction that begins again stays on the primary, and one
+/// that has failed stays so.
+#[test]
+fn a_transaction_that_begins_again_is_the_primarys_and_one_that_has_failed_stays_so() {
+    let scene = scene();
+    let weir = scene.weir_with(&tuning("primary"));
+    let primary = scene.cluster.primary();
+    scene.run(async {
+        let client = weir.connect().await;
+        all(&client, &["BEGIN /* again */"]).await;
+        tokio::task::block_in_place(|| terminate(primary, "again", "idle in transaction"));
+        assert_eq!(value(&client, "SELECT served_by()").await, primary.name());
+        all(&client, &["INSERT INTO done VALUES ('again')", "COMMIT"]).await;
+
+        all(&client, &["BEGIN"]).await;
+        let (read, ()) = tokio::join!(client.batch_execute("SELECT pg_sleep(50) /* fails */"), async {
+            tokio::task::block_in_place(|| terminate(primary, "fails", "active"));
+        });
+        assert_eq!(code(read), "40001");
+        assert_eq!(code(client.batch_execute("INSERT INTO done VALUES ('fails')").await), "25P02");
+        all(&client, &["ROLLBACK"]).await;
+    });
+    assert_eq!((done(primary, "again"), done(primary, "fails")), (1, 0));
+}
