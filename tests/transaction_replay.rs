@@ -8,13 +8,19 @@
 mod fault_proxy;
 #[path = "support/harness.rs"]
 mod harness;
+#[path = "support/wire_client.rs"]
+mod wire_client;
 
 use std::sync::OnceLock;
 
 use fault_proxy::{FaultProxy, Network};
 use harness::{LONG, NO_WRITER, SERVED_BY, Scene, Stage, Tuning, describe, value, wait_for, wait_until};
-use pgweir::devcluster::{DevNode, Options, Stop};
+use pgweir::devcluster::{APP, APP_DATABASE, DevNode, Options, Stop};
 use tokio_postgres::{Client, Error};
+use wire_client::{
+    Frame, Login, Wire, bind, describe as describes, error_of, execute, first_values, flush, parse, query,
+    sync,
+};
 
 const SCHEMA: [&str; 6] = [
     NO_WRITER,
@@ -231,6 +237,66 @@ fn what_is_in_flight_when_the_server_is_shut_down_runs_behind_what_was_said_befo
         all(&client, &["INSERT INTO done VALUES ('the first')", "COMMIT"]).await;
     });
     assert_eq!((done(primary, "in flight"), done(primary, "the first")), (1, 1));
+    weir.wait_whole(2);
+}
+
+/// The first values of a group's rows, which has not failed.
+fn values(frames: &[Frame]) -> Vec<String> {
+    assert!(error_of(frames).is_none(), "{frames:?}");
+    first_values(frames)
+}
+
+#[test]
+fn the_messages_of_drivers_are_said_again_in_whatever_groups_they_came() {
+    let scene = scene();
+    let weir = scene.weir_with(&retrying());
+    let primary = scene.cluster.primary();
+    let login = Login::new(APP.name, APP.password, APP_DATABASE);
+    let mut wire = Wire::connect(weir.address.port(), &login).unwrap();
+    let named = "SELECT name FROM item WHERE id = $1";
+    let all_of = |values: &[&[u8]]| values.concat();
+    for (mark, round) in ["first", "second"].iter().zip(1..) {
+        // JDBC begins in front of its first statement.
+        let text = format!("{named} /* {mark} */");
+        let begin = [parse("", "BEGIN", &[]), bind("", "", &[]), execute("", 0)].concat();
+        let read = [parse("", &text, &[]), bind("", "", &[Some(b"7")]), describes(b'P', ""), execute("", 0)];
+        wire.send(&all_of(&[&begin, &read.concat(), &sync()]));
+        assert_eq!(values(&wire.until_ready()), ["item 7"]);
+        // asyncpg waits for the description of a statement before it binds it.
+        let name = format!("s{round}");
+        wire.send(&all_of(&[&parse(&name, named, &[]), &describes(b'S', &name), &flush()]));
+        while wire.next().tag != b'T' {}
+        wire.send(&all_of(&[&bind("", &name, &[Some(b"8")]), &execute("", 0), &sync()]));
+        assert_eq!(values(&wire.until_ready()), ["item 8"]);
+        // Pipelined, with the unnamed statement of an earlier group.
+        let bound = |id: &[u8], name: &str| all_of(&[&bind("", name, &[Some(id)]), &execute("", 0), &sync()]);
+        let unnamed = all_of(&[&parse("", &text, &[]), &sync()]);
+        let answers = wire.exchange(&all_of(&[&unnamed, &bound(b"9", ""), &bound(b"10", &name)]), 3);
+        assert_eq!(
+            (values(&answers[1]), values(&answers[2])),
+            (vec!["item 9".into()], vec!["item 10".into()])
+        );
+        if round == 1 {
+            terminate(primary, named, "idle in transaction");
+            assert_eq!(values(&wire.exchange(&bound(b"11", ""), 1)[0]), ["item 11"]);
+            let answers =
+                wire.exchange(&all_of(&[&query("INSERT INTO done VALUES ('wire')"), &query("COMMIT")]), 2);
+            assert!(answers.iter().all(|frames| error_of(frames).is_none()), "{answers:?}");
+            continue;
+        }
+        // Reads in flight, and a write behind them.
+        let sleep = format!("SELECT 1 FROM {} /* in a row */", once(primary));
+        let write = query("INSERT INTO done VALUES ('wire')");
+        wire.send(&all_of(&[&bound(b"11", ""), &query(&sleep), &write]));
+        wait_asleep(primary, "in a row");
+        primary.stop(Stop::Fast).unwrap();
+        primary.start().unwrap();
+        assert_eq!(values(&wire.until_ready()), ["item 11"]);
+        assert_eq!(values(&wire.until_ready()), ["1"]);
+        values(&wire.until_ready());
+        values(&wire.query("COMMIT"));
+    }
+    assert_eq!(done(primary, "wire"), 2);
     weir.wait_whole(2);
 }
 
