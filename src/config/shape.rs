@@ -157,12 +157,17 @@ const PINS: &[(&str, PinAfterWrite)] = &[
 fn transactions(policy: &mut RoutingPolicy, section: &Section<'_>, reader: &mut Reader) {
     let Some(field) = section.field("transactions") else { return };
     let items = if matches!(field.tree.value, Value::List(_)) { reader.items(&field) } else { vec![field] };
+    let mut asked = None;
     for item in items {
-        if let Some((place, retry)) = reader.value(&item, one_of(TRANSACTIONS, &[])) {
-            policy.transactions = place.unwrap_or(policy.transactions);
-            policy.retry_begin |= retry;
+        let Some((place, retry)) = reader.value(&item, one_of(TRANSACTIONS, &[])) else { continue };
+        if place.is_some() && asked.is_some() && asked != place {
+            let message = "transactions begin either on the primary or split";
+            reader.report(Mistake::new(item.tree.span, message.to_owned()).path(&item.path));
         }
+        asked = asked.or(place);
+        policy.retry_begin |= retry;
     }
+    policy.transactions = asked.unwrap_or(policy.transactions);
 }
 
 fn pin_after_write(value: &str) -> Result<PinAfterWrite, crate::config::reader::Wrong> {
@@ -231,4 +236,38 @@ fn level(value: &str) -> Result<String, crate::config::reader::Wrong> {
         };
     }
     one_of(LEVELS, &[])(value).map(|()| value.to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::config::parse;
+    use crate::routing::request::Transactions;
+    use std::path::Path;
+
+    #[test]
+    fn transactions_take_one_word_or_several_that_go_together() {
+        let nodes = "cluster: { nodes: [ { name: a, host: 127.0.0.1 } ] }\nauth: { method: trust }\n";
+        let read = |transactions: &str| {
+            let text = format!("{nodes}routing: {{ transactions: {transactions} }}\n");
+            let policy = parse(Path::new("test.yaml"), &text, &|_| None).map(|all| all.routing.policy);
+            policy.map(|policy| (policy.transactions, policy.retry_begin)).map_err(|error| error.to_string())
+        };
+        for (transactions, expected) in [
+            ("primary", (Transactions::Primary, false)),
+            ("split", (Transactions::Split, false)),
+            ("retry_idempotent_begin", (Transactions::Primary, true)),
+            ("[ split, retry_idempotent_begin ]", (Transactions::Split, true)),
+            ("[ retry_idempotent_begin, primary ]", (Transactions::Primary, true)),
+        ] {
+            assert_eq!(read(transactions).unwrap(), expected, "{transactions}");
+        }
+        for (transactions, why) in [
+            ("[ split, primary ]", "either on the primary or split"),
+            ("retry_begin", "unknown value \"retry_begin\" (valid: primary, split, retry_idempotent_begin)"),
+        ] {
+            let error = read(transactions).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+    }
 }

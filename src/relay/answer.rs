@@ -295,9 +295,6 @@ impl Client {
         let multi =
             record.marks.contains(Marks::MULTI_STATEMENT) || record.effects.iter().filter(ends).count() > 1;
         self.note_block(active, record, status, role, answer);
-        if active.exchange.groups.is_empty() {
-            active.answers.unwatch();
-        }
         let had_settings = self.session.state.settings().clone();
         let had_written = self.session.state.floor.write;
         let new_pins = self.session.state.group_ended(

@@ -372,6 +372,9 @@ impl Client {
         answer: Option<u128>,
     ) {
         let was_idle = self.session.state.status() == TransactionStatus::Idle;
+        if active.exchange.groups.is_empty() {
+            active.answers.unwatch();
+        }
         if status == TransactionStatus::Idle {
             self.block = None;
             return;
