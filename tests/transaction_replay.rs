@@ -377,6 +377,28 @@ fn the_commit_of_a_transaction_that_has_only_read_is_never_in_doubt() {
 }
 
 #[test]
+fn without_a_primary_in_time_it_fails_as_it_always_did() {
+    let scene = scene();
+    let weir = scene.weir_with(&Tuning { limits: vec!["hold_time: 500ms".to_owned()], ..retrying() });
+    let primary = scene.cluster.primary();
+    scene.run(async {
+        let client = weir.connect().await;
+        all(&client, &["BEGIN", "SELECT count(*) FROM item"]).await;
+        primary.stop(Stop::Immediate).unwrap();
+        let error = client.batch_execute("INSERT INTO done VALUES ('in vain')").await.unwrap_err();
+        let why = error.as_db_error().unwrap().detail().unwrap();
+        assert_eq!(error.code().unwrap().code(), "40001", "{why}");
+        assert!(why.contains("could not be replayed: there is no primary"), "{why}");
+        assert_eq!(code(client.batch_execute("SELECT 1").await), "25P02");
+        primary.start().unwrap();
+        weir.wait_whole(2);
+        all(&client, &["ROLLBACK"]).await;
+        assert_eq!(value(&client, "SELECT 1").await, "1");
+    });
+    assert_eq!(done(primary, "in vain"), 0);
+}
+
+#[test]
 fn with_split_it_serves_the_transactions_that_are_not_split() {
     let scene = scene();
     let weir = scene.weir_with(&tuning("[ split, retry_idempotent_begin ]"));
