@@ -114,7 +114,8 @@ impl Client {
 
     /// Is all that the open transaction has done remembered?
     pub(super) fn has_transcript(&self) -> bool {
-        self.block.as_ref().is_some_and(|block| block.transcript.is_some())
+        let remembered = |block: &Block| block.runs == Runs::OnPrimary && block.transcript.is_some();
+        self.block.as_ref().is_some_and(|block| remembered(block))
     }
 
     /// Has it only read, whatever became of what is in flight? Then its COMMIT could not do anything.
@@ -264,7 +265,7 @@ impl Client {
             && self.acknowledged.is_some_and(|(sent, at)| !matches!(monitor.fate(sent, at), Fate::Survived))
     }
 
-    /// Where a connection is lost that a transaction with a transcript had: what was it?
+    /// The open transaction is not said again.
     pub(super) fn forget_transcript(&mut self) {
         self.block.iter_mut().for_each(|block| block.transcript = None);
     }
