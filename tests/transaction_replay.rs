@@ -22,13 +22,14 @@ use wire_client::{
     sync,
 };
 
-const SCHEMA: [&str; 6] = [
+const SCHEMA: [&str; 7] = [
     NO_WRITER,
     SERVED_BY,
     "CREATE TABLE done (what text)",
     "CREATE TABLE item (id int PRIMARY KEY, name text)",
     "INSERT INTO item SELECT id, 'item ' || id FROM generate_series(1, 1000) id",
     "CREATE SEQUENCE counter",
+    "CREATE FUNCTION doing(text) RETURNS void LANGUAGE sql AS 'INSERT INTO done VALUES ($1)'",
 ];
 
 fn scene() -> Scene {
@@ -370,12 +371,74 @@ fn the_commit_of_a_transaction_that_has_only_read_is_never_in_doubt() {
             wait_for("it is committed", async || primary.sql_value(heard).unwrap().as_deref() == Some("1"))
                 .await;
             proxy.becomes(Network::Resetting);
+            // Until then it holds what it would deliver when it is whole again.
+            wait_for("it is reset", async || primary.sql_value(heard).unwrap().as_deref() == Some("0")).await;
             proxy.becomes(Network::Whole);
         });
         committed.unwrap_or_else(|error| panic!("{}", describe(&error)));
         all(&client, &["INSERT INTO done VALUES ('unheard')"]).await;
     });
     assert_eq!(done(primary, "unheard"), 1);
+}
+
+/// What a COMMIT shares its group with may have written: then nobody may call it undone.
+#[test]
+fn a_commit_that_may_have_committed_a_write_of_its_own_group_is_in_doubt() {
+    let scene = scene();
+    let primary = scene.cluster.primary();
+    let proxy = scene.run(FaultProxy::before(primary.address()));
+    let weir = scene.weir_with(&Tuning { detour: Some(proxy.port), ..retrying() });
+    let login = Login::new(APP.name, APP.password, APP_DATABASE);
+    let alone = |text: &str| [parse("", text, &[]), bind("", "", &[]), execute("", 0)].concat();
+    let both = |first: &str, second: &str| [alone(first), alone(second), sync()].concat();
+    let (insert, read) = ("INSERT INTO done VALUES ('WHAT')", "SELECT count(*) FROM item");
+    let failed = ["BEGIN", "SAVEPOINT a", insert, "SAVEPOINT b", "SELECT 1/0"];
+    let write_ahead = [alone(insert), flush(), alone("COMMIT /* unheard */"), sync()].concat();
+    // The transaction, what is in flight when its answer is lost, and how often that is a group.
+    let cases: [(&[&str], Vec<u8>, usize); 8] = [
+        (&["BEGIN", read], query("INSERT INTO done VALUES ('WHAT'); COMMIT /* unheard */"), 1),
+        (&["BEGIN", read], query("SELECT doing('WHAT'); COMMIT /* unheard */"), 1),
+        (&["BEGIN", read], both(insert, "COMMIT /* unheard */"), 1),
+        (&["BEGIN", read], both("SELECT doing('WHAT')", "COMMIT /* unheard */"), 1),
+        (&["BEGIN", read], write_ahead, 1),
+        (&["BEGIN", read], [query(insert), query("COMMIT /* unheard */")].concat(), 2),
+        (&["BEGIN", read], query("ROLLBACK; INSERT INTO done VALUES ('WHAT') /* unheard */"), 1),
+        (&failed, [query("ROLLBACK TO b"), query("COMMIT /* unheard */")].concat(), 2),
+    ];
+    for (number, (before, in_flight, groups)) in cases.iter().enumerate() {
+        let mark = format!("un_{number}");
+        let marked = |text: &str| text.replace("WHAT", &mark);
+        let mut wire = Wire::connect(weir.address.port(), &login).unwrap();
+        for statement in *before {
+            let refused = error_of(&wire.query(&marked(statement))).map(|error| error.sqlstate());
+            assert_eq!(refused.is_some(), statement.contains("1/0"), "{statement}: {refused:?}");
+        }
+        proxy.becomes(Network::DeafToServer);
+        wire.send(&remarked(in_flight, &mark));
+        wait_until(&format!("{mark} is committed"), || done(primary, &mark) == 1);
+        let heard = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' \
+                     AND query LIKE '%/* unheard */' AND state = 'idle'";
+        let heard_by = |count: &str| primary.sql_value(heard).unwrap().as_deref() == Some(count);
+        wait_until(&format!("{mark} is answered"), || heard_by("1"));
+        proxy.becomes(Network::Resetting);
+        wait_until(&format!("{mark} is reset"), || heard_by("0"));
+        proxy.becomes(Network::Whole);
+        for _ in 0..*groups {
+            let told = error_of(&wire.until_ready()).map(|error| error.sqlstate());
+            assert_eq!(told.as_deref(), Some("08007"), "{mark}");
+        }
+        // The session lives, in no transaction, and sees what it did.
+        let count = wire.query(&format!("SELECT count(*) FROM done WHERE what = '{mark}'"));
+        assert_eq!(values(&count), ["1"], "{mark}");
+        assert_eq!(count.last().map(Frame::text).as_deref(), Some("I"), "{mark}");
+    }
+}
+
+/// Messages with another mark, which is as long.
+fn remarked(messages: &[u8], mark: &str) -> Vec<u8> {
+    let text = String::from_utf8(messages.to_vec()).unwrap();
+    // The bytes of lengths are ASCII, too: these messages are short.
+    text.replace("WHAT", mark).into_bytes()
 }
 
 #[test]

@@ -82,12 +82,15 @@ impl Client {
             self.answer_lost(active, TransactionStatus::Failed, &|_| lost_before_commit(Some(lost)));
             return true;
         }
-        let was_failed = self.session.state.status() == TransactionStatus::Failed;
         // FATAL comes before the commit, or not at all.
         let was_ended = lost.why.sqlstate == SqlState::ADMIN_SHUTDOWN && !last.completed;
+        // The effects do not tell what else is in it: a write in front of the COMMIT, or behind a ROLLBACK.
+        let is_alone = last.only_controls();
         let commits = match &last.effects[..] {
-            [Effect::Commit { chain: false }] => !was_failed && !was_ended && !self.has_only_read(active),
-            [Effect::Rollback { chain: false }] => false,
+            [Effect::Commit { chain: false }] => {
+                !was_ended && !(is_alone && (self.stays_failed(active) || self.has_only_read(active)))
+            }
+            [Effect::Rollback { chain: false }] => !was_ended && !is_alone,
             _ => return false,
         };
         if groups.iter().filter(|record| may_end(record)).count() > 1 {
@@ -104,6 +107,13 @@ impl Client {
             self.answer_lost(active, TransactionStatus::Idle, &|_| lost_before_commit(Some(lost)));
         }
         true
+    }
+
+    /// Has the transaction failed, whatever became of what is in flight?
+    fn stays_failed(&self, active: &Active) -> bool {
+        let mends = |effect: &Effect| matches!(effect, Effect::RollbackTo(_));
+        self.session.state.status() == TransactionStatus::Failed
+            && !active.exchange.groups.iter().any(|record| record.effects.iter().any(mends))
     }
 
     /// Does a transaction of the primary's that has lost it begin again? Its reads belong there as well.

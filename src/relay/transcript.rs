@@ -118,7 +118,8 @@ impl Client {
         self.block.as_ref().is_some_and(|block| remembered(block))
     }
 
-    /// Has it only read, whatever became of what is in flight? Then its COMMIT could not do anything.
+    /// Has it only read, whatever became of what is in flight? Then a COMMIT that is the last of that, and
+    /// alone in its group, could not do anything.
     pub(super) fn has_only_read(&self, active: &Active) -> bool {
         let groups = &active.exchange.groups;
         let before = groups.len().saturating_sub(1);

@@ -194,6 +194,12 @@ impl GroupRecord {
         self.marks.contains(Marks::TRANSACTION_CONTROL)
     }
 
+    /// Is there nothing in it but what begins, ends or sets?
+    pub fn only_controls(&self) -> bool {
+        let other = Marks::MULTI_STATEMENT.with(Marks::WORKS).with(Marks::NAMED).with(Marks::DDL);
+        !self.writes && !self.marks.intersects(other)
+    }
+
     /// May it have shown anything of the database?
     pub fn saw(&self) -> bool {
         self.marks.contains(Marks::WORKS) || !self.executes
