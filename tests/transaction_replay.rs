@@ -14,8 +14,10 @@ mod wire_client;
 use std::sync::OnceLock;
 
 use fault_proxy::{FaultProxy, Network};
-use harness::{LONG, NO_WRITER, SERVED_BY, Scene, Stage, Tuning, describe, value, wait_for, wait_until};
-use pgweir::devcluster::{APP, APP_DATABASE, DevNode, Options, Stop};
+use harness::{
+    LONG, NO_WRITER, SERVED_BY, Scene, Stage, Tuning, connect_to, describe, value, wait_for, wait_until,
+};
+use pgweir::devcluster::{APP, APP_DATABASE, DevNode, MONITOR, Options, SUPERUSER, Stop};
 use tokio_postgres::{Client, Error};
 use wire_client::{
     Frame, Login, Wire, bind, describe as describes, error_of, execute, first_values, flush, parse, query,
@@ -432,6 +434,47 @@ fn a_commit_that_may_have_committed_a_write_of_its_own_group_is_in_doubt() {
         assert_eq!(values(&count), ["1"], "{mark}");
         assert_eq!(count.last().map(Frame::text).as_deref(), Some("I"), "{mark}");
     }
+}
+
+/// While it is said again, much may happen: its write is sent only to a node that is still the primary.
+#[test]
+fn a_transaction_that_is_said_again_goes_on_only_on_a_primary_that_is_one_by_then() {
+    let scene = scene();
+    let weir = scene.weir_with(&retrying());
+    let primary = scene.cluster.primary();
+    let app = |found: &str| format!("SELECT {found} FROM pg_stat_activity WHERE usename = 'app'");
+    let waits = app("count(*)") + " AND query LIKE '%by then%' AND wait_event_type = 'Lock'";
+    let there = app("string_agg(state || ': ' || query, E'\n')") + " AND query LIKE '%by then%'";
+    scene.run(async {
+        let client = weir.connect().await;
+        all(&client, &["BEGIN", "SELECT count(*) FROM item /* by then */"]).await;
+        tokio::task::block_in_place(|| terminate(primary, "by then", "idle in transaction"));
+        let locker = connect_to(primary.address(), SUPERUSER, APP_DATABASE, "").await.unwrap();
+        all(&locker, &["BEGIN", "LOCK TABLE item"]).await;
+        let (written, ()) =
+            tokio::join!(client.batch_execute("INSERT INTO done VALUES ('by then')"), async {
+                let one = |sql: &str| primary.sql_value(sql).unwrap().as_deref() == Some("1");
+                wait_for("it is said again", async || one(&waits)).await;
+                // Nobody knows what the primary is any more.
+                let monitor = MONITOR.name;
+                primary.sql(&format!("ALTER ROLE {monitor} NOLOGIN")).unwrap();
+                let ended = format!(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{monitor}'"
+                );
+                primary.sql(&ended).unwrap();
+                tokio::task::block_in_place(|| {
+                    wait_until("it is no primary", || weir.status().primary.is_none())
+                });
+                all(&locker, &["ROLLBACK"]).await;
+                // The write is not what its connection is there for.
+                wait_for("it is left", async || primary.sql_value(&there).unwrap().is_none()).await;
+                primary.sql(&format!("ALTER ROLE {monitor} LOGIN")).unwrap();
+            });
+        written.unwrap_or_else(|error| panic!("{}", describe(&error)));
+        all(&client, &["COMMIT"]).await;
+    });
+    assert_eq!(done(primary, "by then"), 1);
+    weir.wait_whole(2);
 }
 
 /// Messages with another mark, which is as long.

@@ -3,6 +3,7 @@
 //! answers the same does the transaction go on.
 
 use crate::clock;
+use crate::cluster::view::NodeView;
 use crate::config::settings::PoolMode;
 use crate::fault::{Fault, SqlState};
 use crate::freshness::losses::Fate;
@@ -202,6 +203,11 @@ impl Client {
                 }
             };
             let on_primary = attached.role == Role::Primary;
+            if on_primary && !self.is_on_proven_primary() {
+                // Much may have happened while it was said: what comes next may be a write.
+                self.drop_connection();
+                continue;
+            }
             if let Some(block) = &mut self.block
                 && on_primary
                 && block.transcript.as_ref().is_some_and(Transcript::is_same)
@@ -217,6 +223,18 @@ impl Client {
             return Ok(Err(Unreplayed::Differs));
         }
         Ok(Err(Unreplayed::Lost))
+    }
+
+    /// Is the node of its connection the primary that a write may be sent to now?
+    fn is_on_proven_primary(&self) -> bool {
+        let Some(attached) = &self.attached else { return false };
+        let (view, id) = (self.context.monitor.view(), attached.lease.pool().node);
+        let fence_after = self.context.config.load().cluster.monitor.fence_after;
+        let is_proven = |node: &NodeView| {
+            let same = node.live.freshness().incarnation == attached.incarnation;
+            same && !node.live.is_fenced(clock::now(), fence_after)
+        };
+        view.primary == Some(id) && view.node(id).is_some_and(is_proven)
     }
 
     /// Says everything once more, and compares. False: that has taken too long. The connection may have
