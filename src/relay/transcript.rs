@@ -18,7 +18,7 @@ use crate::session::block::{Block, Runs};
 use crate::session::exchange::GroupRecord;
 use crate::session::group::Group;
 use crate::session::split::{Part, control_in};
-use crate::session::transcript::{Transcript, transcribed};
+use crate::session::transcript::{Transcript, room, transcribed};
 use crate::sql::class::{Access, Marks, Why};
 use crate::sql::control::Control;
 use crate::sql::effects::Effect;
@@ -61,7 +61,7 @@ impl Client {
     pub(super) fn transcribe(&self, active: &Active, group: &Group) -> Option<Vec<u8>> {
         let follows = |last: &GroupRecord| last.begins_or_ends() || last.transcribed.is_some();
         let may = match &self.block {
-            Some(block) => block.transcript.is_some(),
+            Some(block) => block.transcript.is_some() && active.exchange.groups.back().is_none_or(follows),
             None => {
                 group.marks.contains(Marks::TRANSACTION_CONTROL)
                     || active.exchange.groups.back().is_some_and(follows)
@@ -77,9 +77,16 @@ impl Client {
         {
             return None;
         }
+        let said = self.block.as_ref().and_then(|block| block.transcript.as_ref());
+        let room = room(self.replay_limit(), said, &active.exchange);
         let bytes = active.requests.fresh().get(..group.len)?;
         let class_of = &mut |text: &[u8]| self.context.class_of(&self.database, self.dialect, text);
-        transcribed(group, bytes, &self.session, self.dialect, class_of)
+        transcribed(group, bytes, &self.session, self.dialect, room, class_of)
+    }
+
+    /// So many bytes of one transaction may be remembered.
+    fn replay_limit(&self) -> usize {
+        usize::try_from(self.context.config.load().limits.replay_size).unwrap_or(usize::MAX)
     }
 
     /// May the group be sent again when its server is lost, behind all that its transaction has said?
@@ -147,6 +154,7 @@ impl Client {
         answer: Option<u128>,
     ) {
         let begins = self.session.state.status() == TransactionStatus::Idle;
+        let limit = self.replay_limit();
         let Some(block) = &mut self.block else { return };
         let before = if begins { Some(Transcript::default()) } else { block.transcript.take() };
         let worked = role == Role::Primary && !record.failed && status == TransactionStatus::InBlock;
@@ -156,7 +164,6 @@ impl Client {
             block.transcript = None;
             return;
         };
-        let limit = usize::try_from(self.context.config.load().limits.replay_size).unwrap_or(usize::MAX);
         block.transcript = transcript.note(said, answer, limit).then_some(transcript);
     }
 

@@ -284,8 +284,10 @@ impl Exchange {
             Some(last) if self.open => {
                 last.continued_by(group);
                 last.bond = last.bond.take().or(record.bond);
-                let pieces = last.transcribed.take().zip(record.transcribed);
-                last.transcribed = pieces.map(|(first, next)| [first, next].concat());
+                match (&mut last.transcribed, record.transcribed) {
+                    (Some(first), Some(next)) => first.extend_from_slice(&next),
+                    (all, _) => *all = None,
+                }
             }
             _ => self.groups.push_back(record),
         }

@@ -139,16 +139,26 @@ impl AnswerDigest {
     }
 }
 
+/// How many more bytes of a transaction may be remembered, beside what it has said and what is in flight.
+pub fn room(limit: usize, said: Option<&Transcript>, exchange: &Exchange) -> usize {
+    let in_flight = exchange.groups.iter().filter_map(|record| record.transcribed.as_ref());
+    let taken =
+        in_flight.fold(said.map_or(0, |said| said.said.len()), |sum, piece| sum.saturating_add(piece.len()));
+    limit.saturating_sub(taken)
+}
+
 /// A group as it can be said again on any connection, with the unnamed statement in the place of names;
-/// `None`: it does more than read and set what ends with its transaction. `class_of` judges a text.
+/// `None`: it does more than read and set what ends with its transaction, or takes more than `room` bytes.
+/// `class_of` judges a text.
 pub fn transcribed(
     group: &Group,
     bytes: &[u8],
     session: &Session,
     dialect: Dialect,
+    room: usize,
     class_of: &mut dyn FnMut(&[u8]) -> Class,
 ) -> Option<Vec<u8>> {
-    if group.own > 0 || group.portals || group.estranged {
+    if group.own > 0 || group.portals || group.estranged || bytes.len() > room {
         return None;
     }
     let reads = group.access == Access::Read && !group.marks.intersects(UNFIT);
@@ -183,6 +193,10 @@ pub fn transcribed(
             b'E' | b'S' => out.extend_from_slice(frame),
             b'C' | b'H' => {}
             _ => return None,
+        }
+        // A short Bind may bring a long statement with it.
+        if out.len() > room {
+            return None;
         }
     }
     Some(out)

@@ -96,10 +96,14 @@ fn bytes(script: &str) -> Vec<u8> {
 }
 
 fn again(script: &str) -> Option<Vec<u8>> {
+    again_within(script, usize::MAX)
+}
+
+fn again_within(script: &str, room: usize) -> Option<Vec<u8>> {
     let (session, bytes) = (session(), bytes(script));
     match GroupBuilder::default().scan(&bytes, 1 << 20, &mut Known(&session)).unwrap() {
         Scan::Group(group) => {
-            transcribed(&group, &bytes[..group.len], &session, Dialect::STANDARD, &mut class)
+            transcribed(&group, &bytes[..group.len], &session, Dialect::STANDARD, room, &mut class)
         }
         other => panic!("{other:?}"),
     }
@@ -250,4 +254,52 @@ fn a_transcript_is_bounded_in_bytes_and_in_number() {
     assert!(!transcript.note(&[0; 60], 1, 100));
     let mut transcript = Transcript::default();
     assert_eq!((0..2000).take_while(|_| transcript.note(b"", 1, 100)).count(), GROUPS_MAX);
+}
+
+#[test]
+fn what_takes_more_room_than_there_is_is_not_remembered() {
+    let read = "Q SELECT a FROM t";
+    let len = bytes(read).len();
+    assert_eq!(again_within(read, len), Some(bytes(read)));
+    assert_eq!(again_within(read, len - 1), None);
+    assert_eq!(again_within("Q ", 0), None);
+    // Each Bind takes its statement with it, if another one was said before.
+    let long = format!("SELECT '{}'", "x".repeat(1000));
+    let binds = "B - s | E | B - t | E |".repeat(10);
+    let script = format!("P s {long} | P t {long}, 2 | {binds} S");
+    let len = again(&script).unwrap().len();
+    assert!(len > 20 * 1000 && bytes(&script).len() < 4000, "{len}");
+    assert_eq!(again_within(&script, len).map(|said| said.len()), Some(len));
+    assert_eq!(again_within(&script, len - 1), None);
+    assert_eq!(again_within(&script, 4000), None);
+}
+
+#[test]
+fn what_is_in_flight_takes_room_as_well() {
+    let mut exchange = Exchange::default();
+    let read = bytes("P - SELECT 1 | H");
+    let open = match GroupBuilder::default().scan(&read, 1 << 20, &mut Known(&session())).unwrap() {
+        Scan::Group(group) => group,
+        other => panic!("{other:?}"),
+    };
+    let mut begin = |piece: Option<&[u8]>, complete: bool| {
+        let group = Group { complete, ..open };
+        let mut record = GroupRecord::internal(Errand::Replay, Moment(1));
+        record.transcribed = piece.map(<[u8]>::to_vec);
+        exchange.begin(&group, record);
+        let last = exchange.groups.back().and_then(|last| last.transcribed.clone());
+        (last, room(100, None, &exchange))
+    };
+    assert_eq!(begin(Some(&[1; 10]), true), (Some(vec![1; 10]), 90));
+    // Pieces of one group are said in one.
+    assert_eq!(begin(Some(&[2; 20]), false), (Some(vec![2; 20]), 70));
+    assert_eq!(begin(Some(&[2; 5]), false), (Some(vec![2; 25]), 65));
+    // One that is not remembered takes its group with it, and what comes behind it.
+    assert_eq!(begin(None, false), (None, 90));
+    assert_eq!(begin(Some(&[2; 5]), true), (None, 90));
+    assert_eq!(begin(Some(&[3; 95]), true), (Some(vec![3; 95]), 0));
+    let mut transcript = Transcript::default();
+    assert!(transcript.note(&[0; 60], 1, 100));
+    assert_eq!(room(100, Some(&transcript), &Exchange::default()), 40);
+    assert_eq!(room(0, Some(&transcript), &Exchange::default()), 0);
 }
