@@ -42,5 +42,6 @@ mod split;
 pub mod sql_client;
 pub mod survey;
 pub mod tokens;
+pub mod transcript;
 pub mod upheaval;
 pub mod welcome;

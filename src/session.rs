@@ -12,3 +12,4 @@ pub mod settings;
 pub mod split;
 pub mod state;
 pub mod told;
+pub mod transcript;

@@ -63,7 +63,7 @@ impl Player {
         world.cluster.primary().sql_as("app", "app", BENCH_TABLES).unwrap();
         world.cluster.wait_caught_up(LONG).unwrap();
         let through = world.proxy(&[("pool", "{ size: 2 }")]);
-        let routing = ("routing", "{ transactions: split, on_lag: wait }");
+        let routing = ("routing", "{ transactions: [ split, retry_idempotent_begin ], on_lag: wait }");
         let split = world.proxy(&[("pool", "{ size: 2 }"), routing]);
         Player { world, through, split }
     }

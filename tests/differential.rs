@@ -30,7 +30,10 @@ static PROXY: LazyLock<Running> = LazyLock::new(|| WORLD.proxy(&[("pool", "{ siz
 
 /// The same with transactions that begin late.
 static SPLIT: LazyLock<Running> = LazyLock::new(|| {
-    WORLD.proxy(&[("pool", "{ size: 2 }"), ("routing", "{ transactions: split, on_lag: wait }")])
+    WORLD.proxy(&[
+        ("pool", "{ size: 2 }"),
+        ("routing", "{ transactions: [ split, retry_idempotent_begin ], on_lag: wait }"),
+    ])
 });
 
 /// How a script's bytes are written.

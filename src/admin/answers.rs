@@ -179,6 +179,7 @@ fn process_stats(context: &Context) -> Vec<(String, u64)> {
         ("replays_conflict", &counters.replays_conflict),
         ("replays_lost", &counters.replays_lost),
         ("replays_stale", &counters.replays_stale),
+        ("replays_transaction", &counters.replays_transaction),
         ("held", &counters.held),
         ("holding", &counters.holding),
         ("lag_reads", &counters.lag_reads),

@@ -130,6 +130,7 @@ pub const LIMITS: Kind = Kind {
         "pipeline",
         "hold_time",
         "hold_clients",
+        "replay_size",
         "drain_timeout",
     ],
 };

@@ -461,6 +461,8 @@ pub struct LimitsSettings {
     pub hold_time: Duration,
     /// Clients whose statements are held at the same time.
     pub hold_clients: u32,
+    /// Bytes of requests that are remembered of a transaction which may be replayed.
+    pub replay_size: u64,
     /// How long clients may finish their work at shutdown.
     pub drain_timeout: Duration,
 }
@@ -542,6 +544,7 @@ impl Default for LimitsSettings {
             pipeline: 1000,
             hold_time: Duration::from_secs(10),
             hold_clients: 1000,
+            replay_size: 64 << 10,
             drain_timeout: Duration::from_secs(30),
         }
     }

@@ -16,7 +16,7 @@ use crate::config::settings::{
 };
 use crate::config::tree::{Tree, Value};
 use crate::config::values::{duration, duration_or_off, http, listen, number, one_of, size, text};
-use crate::routing::request::{Balance, Consistency, OnLag, PinAfterWrite, Transactions};
+use crate::routing::request::{Balance, Consistency, OnLag, PinAfterWrite, RoutingPolicy, Transactions};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -114,7 +114,7 @@ fn routing(top: &Section<'_>, cluster: &ClusterSettings, reader: &mut Reader) ->
     reader.set(&mut policy.lag_wait_limit, &section, "lag_wait_limit", duration(MILLISECOND..=DAY));
     reader.set(&mut policy.pin_after_write, &section, "pin_after_write", pin_after_write);
     reader.set(&mut policy.balance, &section, "balance", one_of(BALANCES, &[]));
-    reader.set(&mut policy.transactions, &section, "transactions", one_of(TRANSACTIONS, &[]));
+    transactions(policy, &section, reader);
     reader.set(&mut settings.kick_flush, &section, "kick_flush", one_of(SWITCH, &[]));
     reader.set(&mut settings.token_mismatch, &section, "token_mismatch", one_of(MISMATCHES, &[]));
     reader.set(&mut settings.lost_writes, &section, "lost_writes", one_of(LOSSES, &[]));
@@ -142,12 +142,33 @@ const BALANCES: &[(&str, Balance)] = &[
     ("round_robin", Balance::RoundRobin),
     ("random", Balance::Random),
 ];
-const TRANSACTIONS: &[(&str, Transactions)] =
-    &[("primary", Transactions::Primary), ("split", Transactions::Split)];
+/// Words of `transactions:`; what each of them asks for.
+const TRANSACTIONS: &[(&str, (Option<Transactions>, bool))] = &[
+    ("primary", (Some(Transactions::Primary), false)),
+    ("split", (Some(Transactions::Split), false)),
+    ("retry_idempotent_begin", (None, true)),
+];
 const PINS: &[(&str, PinAfterWrite)] = &[
     ("until_caught_up", PinAfterWrite::UntilCaughtUp),
     ("until_disconnect", PinAfterWrite::UntilDisconnect),
 ];
+
+/// One word, or a list of them.
+fn transactions(policy: &mut RoutingPolicy, section: &Section<'_>, reader: &mut Reader) {
+    let Some(field) = section.field("transactions") else { return };
+    let items = if matches!(field.tree.value, Value::List(_)) { reader.items(&field) } else { vec![field] };
+    let mut asked = None;
+    for item in items {
+        let Some((place, retry)) = reader.value(&item, one_of(TRANSACTIONS, &[])) else { continue };
+        if place.is_some() && asked.is_some() && asked != place {
+            let message = "transactions begin either on the primary or split";
+            reader.report(Mistake::new(item.tree.span, message.to_owned()).path(&item.path));
+        }
+        asked = asked.or(place);
+        policy.retry_begin |= retry;
+    }
+    policy.transactions = asked.unwrap_or(policy.transactions);
+}
 
 fn pin_after_write(value: &str) -> Result<PinAfterWrite, crate::config::reader::Wrong> {
     if value.starts_with(|c: char| c.is_ascii_digit()) {
@@ -191,6 +212,7 @@ fn limits(top: &Section<'_>, reader: &mut Reader) -> LimitsSettings {
     reader.set(&mut limits.pipeline, &section, "pipeline", number(1..=1_000_000));
     reader.set(&mut limits.hold_time, &section, "hold_time", duration(Duration::ZERO..=3600 * SECOND));
     reader.set(&mut limits.hold_clients, &section, "hold_clients", number(0..=1_000_000));
+    reader.set(&mut limits.replay_size, &section, "replay_size", size(0..=1 << 30));
     reader.set(&mut limits.drain_timeout, &section, "drain_timeout", duration(Duration::ZERO..=DAY));
     limits
 }
@@ -214,4 +236,38 @@ fn level(value: &str) -> Result<String, crate::config::reader::Wrong> {
         };
     }
     one_of(LEVELS, &[])(value).map(|()| value.to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::config::parse;
+    use crate::routing::request::Transactions;
+    use std::path::Path;
+
+    #[test]
+    fn transactions_take_one_word_or_several_that_go_together() {
+        let nodes = "cluster: { nodes: [ { name: a, host: 127.0.0.1 } ] }\nauth: { method: trust }\n";
+        let read = |transactions: &str| {
+            let text = format!("{nodes}routing: {{ transactions: {transactions} }}\n");
+            let policy = parse(Path::new("test.yaml"), &text, &|_| None).map(|all| all.routing.policy);
+            policy.map(|policy| (policy.transactions, policy.retry_begin)).map_err(|error| error.to_string())
+        };
+        for (transactions, expected) in [
+            ("primary", (Transactions::Primary, false)),
+            ("split", (Transactions::Split, false)),
+            ("retry_idempotent_begin", (Transactions::Primary, true)),
+            ("[ split, retry_idempotent_begin ]", (Transactions::Split, true)),
+            ("[ retry_idempotent_begin, primary ]", (Transactions::Primary, true)),
+        ] {
+            assert_eq!(read(transactions).unwrap(), expected, "{transactions}");
+        }
+        for (transactions, why) in [
+            ("[ split, primary ]", "either on the primary or split"),
+            ("retry_begin", "unknown value \"retry_begin\" (valid: primary, split, retry_idempotent_begin)"),
+        ] {
+            let error = read(transactions).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+    }
 }

@@ -265,8 +265,10 @@ impl Client {
     /// A group's answer is complete.
     fn group_done(&mut self, active: &mut Active, record: &GroupRecord, status: TransactionStatus) {
         active.answers.release();
+        let answer = active.answers.end_of_answer();
         match record.errand {
             Some(Errand::Settings) => return self.settings_done(record, status),
+            Some(Errand::Replay) => return self.said_again(record, status, answer),
             Some(Errand::Pins) => return self.survey_done(record, status),
             None => {}
         }
@@ -295,7 +297,7 @@ impl Client {
         let ends = |effect: &&Effect| matches!(effect, Effect::Commit { .. } | Effect::Rollback { .. });
         let multi =
             record.marks.contains(Marks::MULTI_STATEMENT) || record.effects.iter().filter(ends).count() > 1;
-        self.note_block(active, record, status, role);
+        self.note_block(active, record, status, role, answer);
         let had_settings = self.session.state.settings().clone();
         let had_written = self.session.state.floor.write;
         let new_pins = self.session.state.group_ended(

@@ -2,6 +2,7 @@
 
 use crate::clock;
 use crate::moment::Moment;
+use crate::session::transcript::AnswerDigest;
 use crate::wire::frame::header;
 use std::cell::RefCell;
 
@@ -133,6 +134,9 @@ pub struct AnswerBuffer {
     /// What has come of the answer at hand, and with the last read, in bytes.
     flowed: usize,
     last_read: usize,
+    /// The checksum of the answer at hand, where somebody wants it, and does the message at hand count?
+    digest: Option<AnswerDigest>,
+    counts: bool,
 }
 
 /// From here on an answer is bulk: nobody notices a millisecond more. In bytes.
@@ -217,18 +221,42 @@ impl AnswerBuffer {
         self.end = self.kept;
         self.scan = self.kept;
         self.body_left = 0;
+        (self.digest, self.counts) = (None, false);
+    }
+
+    /// Checksums of answers are wanted from here on.
+    pub fn watch(&mut self, key: [u64; 2]) {
+        self.digest.get_or_insert_with(|| AnswerDigest::new(key));
+    }
+
+    /// And no more.
+    pub fn unwatch(&mut self) {
+        (self.digest, self.counts) = (None, false);
+    }
+
+    /// The checksum of the answer that is complete.
+    pub fn end_of_answer(&mut self) -> Option<u128> {
+        self.digest.as_mut().map(AnswerDigest::finish)
     }
 
     /// Passes (or swallows) the next `len` bytes, which may not all be there yet.
     pub fn pass(&mut self, len: usize, forward: bool) {
         self.body_left = len;
         self.body_forward = forward;
+        if self.digest.is_some() {
+            self.counts = self.data.get(self.scan).is_some_and(|tag| AnswerDigest::counts(*tag));
+        }
         self.pass_on();
     }
 
     /// Goes on with the message that is being passed. True when it is complete.
     pub fn pass_on(&mut self) -> bool {
         let here = self.body_left.min(self.end - self.scan);
+        if self.counts
+            && let Some(digest) = &mut self.digest
+        {
+            digest.take(&self.data[self.scan..self.scan + here]);
+        }
         if self.body_forward {
             if self.kept != self.scan {
                 self.data.copy_within(self.scan..self.scan + here, self.kept);
@@ -320,6 +348,7 @@ impl AnswerBuffer {
         (self.start, self.kept, self.scan, self.end) = (0, 0, 0, 0);
         (self.held, self.body_left, self.full) = (None, 0, false);
         (self.flowed, self.last_read) = (0, 0);
+        self.unwatch();
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Counters {
     pub replays_lost: AtomicU64,
     /// Groups sent again because a statement's copy was older than the schema.
     pub replays_stale: AtomicU64,
+    /// Transactions that have gone on on another connection.
+    pub replays_transaction: AtomicU64,
     /// Statements held because there was no primary.
     pub held: AtomicU64,
     /// Those that are held now.
@@ -285,6 +287,12 @@ impl Context {
         self.ruling.store(Arc::new(Ruling { epoch, rules: config.routing.rules.rules.clone() }));
         // Rules may name relations that no catalog was asked about.
         self.catalogs.all().iter().for_each(|catalog| catalog.stale.notify_one());
+    }
+
+    /// The key of checksums of answers.
+    pub fn answer_key(&self) -> [u64; 2] {
+        let key = self.classifier.keys().exact(b"answers");
+        [key as u64, (key >> 64) as u64]
     }
 
     /// The rules that two statements match together.

@@ -81,7 +81,8 @@ impl Client {
             // What the client has not seen of an answer is none.
             active.answers.withdraw();
         }
-        if active.exchange.groups.front().is_some_and(|record| record.errand == Some(Errand::Settings)) {
+        let errand = active.exchange.groups.front().and_then(|record| record.errand);
+        if matches!(errand, Some(Errand::Settings | Errand::Replay)) {
             // Nothing of the client's was sent yet.
             self.end_in_flight(active);
             active.abandon();
@@ -95,8 +96,9 @@ impl Client {
             active.answers.drop_unseen();
             return Err(End::Fatal(Box::new(lost.why)));
         }
-        if self.may_send_again(active) {
-            self.withdraw(active, Withdrawal::Lost);
+        if self.may_send_again(active) && !self.is_meant_by(&lost) {
+            let ended = self.ends_replayable_write(active, &lost);
+            self.withdraw(active, if ended { Withdrawal::ShutDown } else { Withdrawal::Lost });
             return Ok(());
         }
         if self.was_shut_down(active, &lost) {

@@ -10,7 +10,9 @@ use crate::node::{NodeId, Role};
 use crate::relay::buffer::Active;
 use crate::relay::client::Client;
 use crate::relay::lost::Lost;
+use crate::relay::transcript::Unreplayed;
 use crate::routing::request::Held;
+use crate::session::block::Runs;
 use crate::session::exchange::GroupRecord;
 use crate::session::group::Group;
 use crate::sql::class::{Access, Marks, Why};
@@ -67,6 +69,9 @@ impl Client {
                 return false;
             }
             // Whether it can begin again is seen when its client goes on with it.
+            if self.is_meant_by(lost) {
+                self.forget_transcript();
+            }
             active.abandon();
             self.ended = self.ended_here(false);
             self.drop_connection();
@@ -77,12 +82,15 @@ impl Client {
             self.answer_lost(active, TransactionStatus::Failed, &|_| lost_before_commit(Some(lost)));
             return true;
         }
-        let was_failed = self.session.state.status() == TransactionStatus::Failed;
         // FATAL comes before the commit, or not at all.
         let was_ended = lost.why.sqlstate == SqlState::ADMIN_SHUTDOWN && !last.completed;
+        // The effects do not tell what else is in it: a write in front of the COMMIT, or behind a ROLLBACK.
+        let is_alone = last.only_controls();
         let commits = match &last.effects[..] {
-            [Effect::Commit { chain: false }] => !was_failed && !was_ended,
-            [Effect::Rollback { chain: false }] => false,
+            [Effect::Commit { chain: false }] => {
+                !was_ended && !(is_alone && (self.stays_failed(active) || self.has_only_read(active)))
+            }
+            [Effect::Rollback { chain: false }] => !was_ended && !is_alone,
             _ => return false,
         };
         if groups.iter().filter(|record| may_end(record)).count() > 1 {
@@ -101,6 +109,21 @@ impl Client {
         true
     }
 
+    /// Has the transaction failed, whatever became of what is in flight?
+    fn stays_failed(&self, active: &Active) -> bool {
+        let mends = |effect: &Effect| matches!(effect, Effect::RollbackTo(_));
+        self.session.state.status() == TransactionStatus::Failed
+            && !active.exchange.groups.iter().any(|record| record.effects.iter().any(mends))
+    }
+
+    /// Does a transaction of the primary's that has lost it begin again? Its reads belong there as well.
+    pub(super) fn resumes_on_primary(&self) -> bool {
+        self.attached.is_none()
+            && !self.begins_read_only
+            && self.session.state.status() != TransactionStatus::Idle
+            && self.block.as_ref().is_some_and(|block| block.runs == Runs::OnPrimary)
+    }
+
     /// Nothing of the open transaction is left.
     pub(super) fn transaction_is_over(&mut self) {
         self.session.state.transaction_lost();
@@ -114,7 +137,7 @@ impl Client {
 
     /// A group of a transaction that has lost its primary, and cannot begin again. `None`: it ends the
     /// transaction, or was told already; a transaction that fails takes its place.
-    pub(super) fn refuse_lost(&mut self, effects: &[Effect]) -> Option<Fault> {
+    pub(super) fn refuse_lost(&mut self, effects: &[Effect], why: Option<&Unreplayed>) -> Option<Fault> {
         if self.session.state.status() != TransactionStatus::InBlock
             || matches!(effects, [Effect::Rollback { chain: false }])
         {
@@ -125,7 +148,12 @@ impl Client {
             [Effect::Commit { chain: false }] => self.transaction_is_over(),
             _ => self.session.state.fail_block(),
         }
-        Some(lost_before_commit(None))
+        match why {
+            // The client, or an administrator, did not want it to run.
+            Some(Unreplayed::Refused(fault)) if is_meant(fault) => Some((**fault).clone()),
+            Some(why) => Some(lost_before_commit(None).detail(why.detail())),
+            None => Some(lost_before_commit(None)),
+        }
     }
 
     /// Has the server said that it ended what is in flight before it was done, and may that be sent again?
@@ -212,6 +240,10 @@ fn may_end(record: &GroupRecord) -> bool {
     };
     record.marks.contains(Marks::TRANSACTION_CONTROL)
         && (record.effects.is_empty() || !record.effects.iter().all(stays))
+}
+
+fn is_meant(fault: &Fault) -> bool {
+    [SqlState::QUERY_CANCELED, SqlState::ADMIN_SHUTDOWN].contains(&fault.sqlstate)
 }
 
 /// What the server said of it last.

@@ -26,7 +26,7 @@ use crate::session::machine::Outgoing;
 use crate::session::reply_queue::Act;
 use crate::session::settings::difference;
 use crate::session::split::Part;
-use crate::sql::class::{Access, Marks, Route};
+use crate::sql::class::{Access, Marks, Route, Why};
 use crate::sql::effects;
 use crate::wire::backend::TransactionStatus;
 use crate::wire::writers;
@@ -328,9 +328,13 @@ impl Client {
             (held, _) => held,
         };
         let hints = self.hints;
+        let (access, why) = match self.resumes_on_primary() {
+            true => (Access::Write, Why::TransactionControl),
+            false => (group.access, group.why),
+        };
         self.split_request(Request {
-            access: group.access,
-            why: group.why,
+            access,
+            why,
             begins_read_only: self.begins_read_only,
             complete: group.complete,
             learnt: group
@@ -406,22 +410,16 @@ impl Client {
         Ok(false)
     }
 
-    /// The last step: the bytes.
-    fn send(&mut self, active: &mut Active, group: &Group, reason: Reason) -> Result<(), End> {
-        let is_free = self.is_free();
-        let bond = if self.bonds.is_some() { self.take_bond(group) } else { None };
-        let Some(attached) = self.attached.as_mut() else { return Ok(()) };
-        let continued = active.exchange.open;
-        let on_replica = attached.role == Role::Replica;
-        let replay = self.replay.take();
-        let replayed = replay.is_some();
+    /// What is remembered of a group that is about to be sent, `tried` by these replicas in vain.
+    fn record_of(&mut self, active: &Active, group: &Group, reason: Reason, tried: u64) -> GroupRecord {
+        let on_replica = self.attached.as_ref().is_some_and(|attached| attached.role == Role::Replica);
         let mut record = GroupRecord::new(group, reason, clock::now());
-        record.tried = replay.map_or(0, |replay| replay.excluded);
+        record.tried = tried;
         if on_replica {
             // A replica writes nothing, whatever it is asked.
             (record.access, record.writes) = (Access::Read, false);
         }
-        record.bond = bond;
+        record.bond = if self.bonds.is_some() { self.take_bond(group) } else { None };
         record.promised = on_replica && matches!(self.part, Part::Begins | Part::Reads);
         if self.begins_read_only || self.part == Part::Begins {
             // A refusal is not the fault of its BEGIN.
@@ -432,7 +430,7 @@ impl Client {
         let can_go_elsewhere = on_replica || (record.tried == 0 && reason != Reason::Learnt);
         let unseen = match &self.block {
             Some(block) => on_replica && (record.promised || block.may_begin_again()),
-            None => is_free,
+            None => self.is_free(),
         };
         record.retriable = can_go_elsewhere
             && group.complete
@@ -443,10 +441,27 @@ impl Client {
             && is_resumable(group, self.session.state.held())
             && active.requests.kept() < KEPT_MAX
             && group.len < KEPT_MAX;
+        record.transcribed = self.transcribe(active, group);
+        if tried == 0 && (record.transcribed.is_some() || self.has_transcript()) {
+            record.retriable |= self.is_replayable(active, group, record.transcribed.is_some());
+        }
+        record
+    }
+
+    /// The last step: the bytes.
+    fn send(&mut self, active: &mut Active, group: &Group, reason: Reason) -> Result<(), End> {
+        let replay = self.replay.take();
+        let replayed = replay.is_some();
+        let record = self.record_of(active, group, reason, replay.map_or(0, |replay| replay.excluded));
+        let Some(attached) = self.attached.as_mut() else { return Ok(()) };
+        let continued = active.exchange.open;
         let keep = record.retriable || record.resumable || active.requests.kept() > 0;
         let alone = active.exchange.groups.is_empty();
         if alone && (record.retriable || record.resumable) {
             active.answers.hold();
+        }
+        if record.transcribed.is_some() {
+            active.answers.watch(self.context.answer_key());
         }
         attached.lease.pool().count(attached.role, reason);
         active.exchange.begin(group, record);
@@ -532,4 +547,4 @@ impl Client {
 }
 
 /// Requests are kept for a replay up to this many bytes.
-const KEPT_MAX: usize = 64 * 1024;
+pub(super) const KEPT_MAX: usize = 64 * 1024;

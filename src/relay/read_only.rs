@@ -219,7 +219,8 @@ impl Client {
 
     /// A session in a transaction that has lost its server, which was a replica.
     pub(super) async fn resume(&mut self, active: &mut Active, group: &Group) -> Result<Placed, End> {
-        let again = self.block.as_ref().filter(|block| block.may_begin_again());
+        let fails = self.session.state.status() == TransactionStatus::Failed;
+        let again = self.block.as_ref().filter(|block| block.may_begin_again() && !fails);
         let on_replica = self.is_block_on_replica();
         if let Some(block) = again {
             let (fit, _) = self.fit(active, group, block);
@@ -228,7 +229,14 @@ impl Client {
         }
         if !on_replica {
             let effects = self.effects_in(active, group);
-            if let Some(fault) = self.refuse_lost(&effects) {
+            let mut why = None;
+            if self.may_say_again(group, &effects) {
+                match Box::pin(self.say_again(active, group)).await? {
+                    Ok(placed) => return Ok(placed),
+                    Err(unreplayed) => why = Some(unreplayed),
+                }
+            }
+            if let Some(fault) = self.refuse_lost(&effects, why.as_ref()) {
                 return Ok(Placed::Refused(Box::new(fault)));
             }
             self.begins_read_only = true;
@@ -244,7 +252,7 @@ impl Client {
     }
 
     /// A server for a session that has lost, or left, the one of its transaction.
-    async fn find_free(&mut self, group: &Group) -> Result<Placed, End> {
+    pub(super) async fn find_free(&mut self, group: &Group) -> Result<Placed, End> {
         match self.find_at_once(group) {
             Some(placed) => Ok(placed),
             None => Box::pin(self.wait_for_server(group, false)).await,
@@ -361,8 +369,12 @@ impl Client {
         record: &GroupRecord,
         status: TransactionStatus,
         role: Role,
+        answer: Option<u128>,
     ) {
         let was_idle = self.session.state.status() == TransactionStatus::Idle;
+        if active.exchange.groups.is_empty() {
+            active.answers.unwatch();
+        }
         if status == TransactionStatus::Idle {
             self.block = None;
             return;
@@ -380,11 +392,12 @@ impl Client {
             }
             _ => self.block = Some(Box::new(Block::begun(runs, &record.effects, record.marks))),
         }
+        self.note_transcript(record, status, role, answer);
         let Some(block) = &mut self.block else { return };
         if record.failed || status == TransactionStatus::Failed {
             block.failed();
         }
-        if !block.may_begin_again() {
+        if !block.may_begin_again() && block.transcript.is_none() {
             // Those behind it see what it has seen.
             active.exchange.groups.iter_mut().for_each(|behind| behind.retriable = false);
         }

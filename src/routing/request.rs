@@ -131,6 +131,8 @@ pub struct RoutingPolicy {
     pub balance: Balance,
     /// Where transactions that may write begin.
     pub transactions: Transactions,
+    /// Are transactions that have only read said again when they lose their primary?
+    pub retry_begin: bool,
     /// For tests: what is missing.
     pub defect: Defect,
 }
@@ -151,6 +153,7 @@ impl Default for RoutingPolicy {
             pin_after_write: PinAfterWrite::UntilCaughtUp,
             balance: Balance::Lag,
             transactions: Transactions::Primary,
+            retry_begin: false,
             defect: Defect::None,
         }
     }

@@ -1,6 +1,7 @@
 //! A transaction block as its statements tell it: may a standby serve it, and can it begin again elsewhere?
 
 use crate::session::settings::{Settings, Value, set_local_into};
+use crate::session::transcript::Transcript;
 use crate::sql::class::Marks;
 use crate::sql::effects::{Effect, Scope, TransactionModes, is_mode};
 
@@ -41,6 +42,8 @@ pub struct Block {
     again: bool,
     /// Has any statement of it read, or more?
     worked: bool,
+    /// All that it has said, where it has only read and may be replayed.
+    pub transcript: Option<Transcript>,
 }
 
 impl Block {
@@ -50,7 +53,8 @@ impl Block {
             Some(Effect::Begin(modes)) => (*modes, true),
             _ => (TransactionModes::default(), false),
         };
-        let mut block = Block { runs, modes, locals: String::new(), again, worked: false };
+        let transcript = None;
+        let mut block = Block { runs, modes, locals: String::new(), again, worked: false, transcript };
         block.went_on(effects.get(1..).unwrap_or_default(), marks);
         block
     }

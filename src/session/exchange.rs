@@ -17,6 +17,8 @@ pub enum Errand {
     Settings,
     /// It asks what is left of what pins the session, behind the client's answer.
     Pins,
+    /// It says again what a transaction said to a server that was lost.
+    Replay,
 }
 
 /// A request group whose answer is not complete.
@@ -67,6 +69,8 @@ pub struct GroupRecord {
     pub bond: Option<Box<Bond>>,
     /// Is it part of a transaction that only its client knows of? Its server runs it on its own.
     pub promised: bool,
+    /// As it can be said again, where it only reads in a transaction that may be replayed.
+    pub transcribed: Option<Vec<u8>>,
     /// Where the portal at hand is that of a BEGIN that the server is not sent: its answer.
     pub(super) begins: Option<&'static [u8]>,
 }
@@ -106,6 +110,7 @@ impl GroupRecord {
             translation: None,
             bond: None,
             promised: false,
+            transcribed: None,
             begins: None,
         }
     }
@@ -135,6 +140,7 @@ impl GroupRecord {
             translation: None,
             bond: None,
             promised: false,
+            transcribed: None,
             begins: None,
         }
     }
@@ -157,6 +163,7 @@ impl GroupRecord {
         self.writes |= next.writes;
         self.marks = self.marks.with(next.marks);
         (self.retriable, self.restartable, self.resumable) = (false, false, false);
+        self.transcribed = None;
         if self.access == Access::Read {
             (self.access, self.why) = (next.access, next.why);
         }
@@ -183,8 +190,14 @@ impl GroupRecord {
     }
 
     /// May it begin or end a transaction?
-    pub(super) fn begins_or_ends(&self) -> bool {
+    pub fn begins_or_ends(&self) -> bool {
         self.marks.contains(Marks::TRANSACTION_CONTROL)
+    }
+
+    /// Is there nothing in it but what begins, ends or sets?
+    pub fn only_controls(&self) -> bool {
+        let other = Marks::MULTI_STATEMENT.with(Marks::WORKS).with(Marks::NAMED).with(Marks::DDL);
+        !self.writes && !self.marks.intersects(other)
     }
 
     /// May it have shown anything of the database?
@@ -271,6 +284,10 @@ impl Exchange {
             Some(last) if self.open => {
                 last.continued_by(group);
                 last.bond = last.bond.take().or(record.bond);
+                match (&mut last.transcribed, record.transcribed) {
+                    (Some(first), Some(next)) => first.extend_from_slice(&next),
+                    (all, _) => *all = None,
+                }
             }
             _ => self.groups.push_back(record),
         }

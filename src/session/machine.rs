@@ -465,7 +465,10 @@ impl Session {
                 *status = promised::told(record, *status)?;
                 told = Some(writers::ready(*status));
             }
-            self.unsettled = *status != TransactionStatus::Idle && (self.unsettled || record.unsettles());
+            if record.errand.is_none() {
+                // What prepares another connection for the client's transaction does not end it.
+                self.unsettled = *status != TransactionStatus::Idle && (self.unsettled || record.unsettles());
+            }
             if record.failed && !record.marks.contains(Marks::MULTI_STATEMENT) {
                 // A PREPARE that failed has prepared nothing.
                 record.effects.retain(|effect| *effect != Effect::Pin(PinReason::SqlPrepare));

@@ -194,6 +194,7 @@ fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
         pin_after_write,
         balance,
         transactions,
+        retry_begin,
         defect: _,
     } = policy;
     let entries = [
@@ -209,7 +210,7 @@ fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
         ("lag_wait_limit", time(*lag_wait_limit)),
         ("pin_after_write", Some(pin_word(*pin_after_write))),
         ("balance", cell(balance_word(*balance))),
-        ("transactions", cell(transactions_word(*transactions))),
+        ("transactions", cell(transactions_words(*transactions, *retry_begin))),
         ("token_mismatch", cell(mismatch_word(*token_mismatch))),
         ("lost_writes", cell(loss_word(*lost_writes))),
         ("functions.read_only", cell(list(read_only_functions.iter().cloned()))),
@@ -324,6 +325,7 @@ fn of_limits(limits: &LimitsSettings, pairs: &mut Pairs) {
         pipeline,
         hold_time,
         hold_clients,
+        replay_size,
         drain_timeout,
     } = limits;
     let entries = [
@@ -339,6 +341,7 @@ fn of_limits(limits: &LimitsSettings, pairs: &mut Pairs) {
         ("pipeline", cell(pipeline)),
         ("hold_time", time(*hold_time)),
         ("hold_clients", cell(hold_clients)),
+        ("replay_size", Some(show_size(*replay_size))),
         ("drain_timeout", time(*drain_timeout)),
     ];
     push(pairs, "limits", entries);
@@ -408,10 +411,12 @@ fn pin_word(pin: PinAfterWrite) -> String {
     }
 }
 
-fn transactions_word(transactions: Transactions) -> &'static str {
-    match transactions {
-        Transactions::Primary => "primary",
-        Transactions::Split => "split",
+fn transactions_words(transactions: Transactions, retry_begin: bool) -> &'static str {
+    match (transactions, retry_begin) {
+        (Transactions::Primary, false) => "primary",
+        (Transactions::Primary, true) => "retry_idempotent_begin",
+        (Transactions::Split, false) => "split",
+        (Transactions::Split, true) => "split, retry_idempotent_begin",
     }
 }
 

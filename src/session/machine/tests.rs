@@ -4,6 +4,7 @@
 use super::*;
 use crate::moment::Moment;
 use crate::routing::reason::Reason;
+use crate::session::exchange::Errand;
 use crate::session::group::{Classes, Group, Scan};
 use crate::session::prepared::SERVER_NAME_PREFIX;
 use crate::session::settings::Settings;
@@ -415,4 +416,27 @@ fn an_error_in_a_promised_transaction_fails_it_and_a_server_must_not_know_of_one
     server.answers(&mut session, &mut exchange, b"TDC");
     let open = writers::ready(TransactionStatus::InBlock);
     assert!(session.on_backend(b'Z', &open, &mut exchange, &mut server.statements).is_err());
+}
+
+#[test]
+fn what_pgweir_asks_for_itself_does_not_settle_an_open_transaction() {
+    let (mut session, mut exchange, mut server) = (session(), Exchange::default(), Server::new());
+    let mut is_settled_by = |errand: Option<Errand>, effects: &[Effect], status: u8| {
+        let mut record = GroupRecord::internal(Errand::Settings, Moment(1));
+        (record.errand, record.effects) = (errand, effects.to_vec());
+        exchange.groups.push_back(record);
+        exchange.queue.push(Kind::Query, Act::Forward, Undo::Nothing);
+        let ready = [b'Z', 0, 0, 0, 5, status];
+        let done = session.on_backend(b'Z', &ready, &mut exchange, &mut server.statements).unwrap().done;
+        assert!(done.is_some());
+        session.settled_scope(&exchange).is_some()
+    };
+    assert!(is_settled_by(None, &[], b'T'));
+    assert!(!is_settled_by(None, &[Effect::SetLocalUnknown], b'T'));
+    // Its server is lost: another connection gets the session's settings, and hears it again.
+    assert!(!is_settled_by(Some(Errand::Settings), &[], b'I'));
+    assert!(!is_settled_by(Some(Errand::Replay), &[], b'T'));
+    assert!(!is_settled_by(None, &[], b'T'));
+    assert!(is_settled_by(None, &[], b'I'));
+    assert!(is_settled_by(Some(Errand::Settings), &[Effect::SetLocalUnknown], b'T'));
 }
