@@ -15,7 +15,11 @@ use crate::harness::{LONG, Stage, connect_to, describe, wait_until_or};
 
 /// A row per write, that says which server took it; the key refuses what is sent twice.
 pub const WRITTEN: &str = "CREATE TABLE written \
-    (by int, n int, node text NOT NULL DEFAULT current_setting('cluster_name'), PRIMARY KEY (by, n))";
+    (by int, n int, port text NOT NULL DEFAULT current_setting('port'), PRIMARY KEY (by, n))";
+
+/// A read, as far as anybody can see, that tells whether a replica has served it.
+pub const ON_REPLICA: &str = "CREATE FUNCTION on_replica() RETURNS bool STABLE LANGUAGE sql \
+    AS 'SELECT pg_is_in_recovery()'";
 
 /// How many of whom.
 #[derive(Clone, Copy, Debug)]
@@ -29,19 +33,24 @@ pub struct Crowd {
 
 /// The longest time in which something did not happen.
 #[derive(Clone, Copy, Debug)]
-struct Gap {
+pub struct Gap {
     last: Instant,
-    longest: Duration,
+    pub longest: Duration,
+    /// When the longest time was over.
+    pub over: Instant,
 }
 
 impl Gap {
-    fn new() -> Gap {
-        Gap { last: Instant::now(), longest: Duration::ZERO }
+    pub fn new() -> Gap {
+        let now = Instant::now();
+        Gap { last: now, longest: Duration::ZERO, over: now }
     }
 
-    fn happened(&mut self) {
+    pub fn happened(&mut self) {
         let now = Instant::now();
-        self.longest = self.longest.max(now - self.last);
+        if now - self.last > self.longest {
+            (self.longest, self.over) = (now - self.last, now);
+        }
         self.last = now;
     }
 }
@@ -56,10 +65,25 @@ pub struct Told {
     pub disconnects: u64,
     /// An own write was not there, or a read went back.
     pub stale: Vec<String>,
+    /// A read went back behind a write that nobody had been told of yet: it tells what is wrong, unless the
+    /// fate of that write is in doubt.
+    suspects: Vec<(Write, String)>,
     writes: Gap,
     reads: Gap,
-    /// Acknowledged, by writer.
-    pub acknowledged: BTreeMap<i32, BTreeSet<i32>>,
+    pub fates: Fates,
+}
+
+/// A writer, and the number that it wrote.
+pub type Write = (i32, i32);
+
+/// What was told of writes.
+#[derive(Clone, Debug, Default)]
+pub struct Fates {
+    pub acknowledged: BTreeSet<Write>,
+    /// Nobody knows (08007, or a connection that was lost).
+    pub in_doubt: BTreeSet<Write>,
+    /// They have certainly not happened.
+    pub refused: BTreeSet<Write>,
 }
 
 impl Told {
@@ -69,9 +93,10 @@ impl Told {
             examples: BTreeMap::new(),
             disconnects: 0,
             stale: Vec::new(),
+            suspects: Vec::new(),
             writes: Gap::new(),
             reads: Gap::new(),
-            acknowledged: BTreeMap::new(),
+            fates: Fates::default(),
         }
     }
 
@@ -83,11 +108,24 @@ impl Told {
         self.reads.longest
     }
 
+    /// When writes went on after the longest time without.
+    pub fn writes_back(&self) -> Instant {
+        self.writes.over
+    }
+
     fn error(&mut self, what: &str, error: &Error) {
         let code = error.code().map_or("closed", |code| code.code());
         let key = format!("{code}{what}");
         self.examples.entry(key.clone()).or_insert_with(|| describe(error));
         *self.errors.entry(key).or_default() += 1;
+    }
+}
+
+impl Fates {
+    /// The lowest number of all these.
+    pub fn oldest(&self) -> i32 {
+        let all = self.acknowledged.iter().chain(&self.in_doubt).chain(&self.refused);
+        all.map(|(_, n)| *n).min().unwrap_or(0)
     }
 }
 
@@ -189,11 +227,15 @@ impl Load {
 
     /// What was told since.
     pub fn told(&self) -> Told {
-        self.shared.told(|told| {
+        let mut told = self.shared.told(|told| {
             told.writes.happened();
             told.reads.happened();
             std::mem::replace(told, Told::new())
-        })
+        });
+        let suspects = std::mem::take(&mut told.suspects).into_iter();
+        let proven = suspects.filter(|(write, _)| !told.fates.in_doubt.contains(write));
+        told.stale.extend(proven.map(|(_, what)| what));
+        told
     }
 
     /// How many idle clients are not there any more, or do not know what they have set.
@@ -250,15 +292,21 @@ async fn writer(shared: Arc<Shared>, by: i32, in_transactions: bool) {
         match written {
             Ok(()) => {
                 newest = Some(n);
-                shared.newest[by as usize].store(n, Ordering::Release);
-                shared.writes.fetch_add(1, Ordering::Relaxed);
                 shared.told(|told| {
                     told.writes.happened();
-                    told.acknowledged.entry(by).or_default().insert(n);
+                    told.fates.acknowledged.insert((by, n));
                 });
+                shared.newest[by as usize].store(n, Ordering::Release);
+                shared.writes.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) => {
-                shared.told(|told| told.error(what, &error));
+                let is_known = error.code().is_some_and(|code| code.code() != "08007");
+                shared.told(|told| {
+                    let fates = &mut told.fates;
+                    let fate = if is_known { &mut fates.refused } else { &mut fates.in_doubt };
+                    fate.insert((by, n));
+                    told.error(what, &error);
+                });
                 if in_transactions && !client.is_closed() {
                     // Whatever is left of it.
                     drop(client.batch_execute("ROLLBACK").await);
@@ -301,25 +349,51 @@ async fn newest_of(client: &Client, by: i32) -> Result<Option<i32>, Error> {
     Ok(client.query_one("SELECT max(n) FROM written WHERE by = $1", &[&by]).await?.get(0))
 }
 
-/// Reads the newest write of each writer in turn: it never goes back. What was not acknowledged when it was
-/// read may vanish for a moment: a standby can show a commit that its primary does not show yet, and level
-/// session does not wait for that.
+/// What a reader has been shown of one writer.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    anywhere: Option<i32>,
+    on_primary: Option<i32>,
+}
+
+impl Seen {
+    /// A read that began when `acknowledged` was the newest of which the writer had been told shows `newest`.
+    /// The write that it does not show, and must.
+    fn misses(&self, newest: Option<i32>, replica: bool, acknowledged: i32) -> Option<i32> {
+        // A standby can show a commit that its primary does not show yet: level session does not promise that
+        // a read there waits for it, until somebody has been told of that commit.
+        let promised = self.anywhere.filter(|&n| replica || n <= acknowledged).max(self.on_primary);
+        promised.filter(|_| newest < promised)
+    }
+
+    fn learn(&mut self, newest: Option<i32>, replica: bool) {
+        self.anywhere = self.anywhere.max(newest);
+        if !replica {
+            self.on_primary = self.on_primary.max(newest);
+        }
+    }
+}
+
+/// Reads the newest write of each writer in turn: it never goes back.
 async fn reader(shared: Arc<Shared>, index: usize) {
     let mut client = shared.connect().await;
-    let mut seen: Vec<Option<i32>> = vec![None; shared.newest.len()];
+    let mut seen = vec![Seen::default(); shared.newest.len()];
     for round in index.. {
         if shared.is_done() {
             return;
         }
         let by = round % seen.len();
-        match newest_of(&client, by as i32).await {
-            Ok(newest) => {
-                if newest < seen[by] {
-                    let what = format!("reader {index} saw {:?} of {by}, then {newest:?}", seen[by]);
-                    shared.told(|told| told.stale.push(what));
+        let acknowledged = shared.newest[by].load(Ordering::Acquire);
+        match newest_with_server(&client, by as i32).await {
+            Ok((newest, replica)) => {
+                if let Some(missed) = seen[by].misses(newest, replica, acknowledged) {
+                    let on = if replica { "a replica" } else { "the primary" };
+                    let what = format!("reader {index} saw {missed} of {by}, then {newest:?} on {on}");
+                    shared.told(|told| told.suspects.push(((by as i32, missed), what)));
+                    // Said once.
+                    seen[by] = Seen::default();
                 }
-                let acknowledged = shared.newest[by].load(Ordering::Acquire);
-                seen[by] = seen[by].max(newest.map(|newest| newest.min(acknowledged)));
+                seen[by].learn(newest, replica);
                 shared.reads.fetch_add(1, Ordering::Relaxed);
                 shared.told(|told| told.reads.happened());
             }
@@ -327,9 +401,16 @@ async fn reader(shared: Arc<Shared>, index: usize) {
         }
         if client.is_closed() {
             // Another session promises nothing about what this one has read.
-            seen.fill(None);
+            seen.fill(Seen::default());
         }
         client = shared.alive(client).await;
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// The newest write of a writer, and whether a replica has shown it.
+async fn newest_with_server(client: &Client, by: i32) -> Result<(Option<i32>, bool), Error> {
+    let sql = "SELECT max(n), on_replica() FROM written WHERE by = $1";
+    let row = client.query_one(sql, &[&by]).await?;
+    Ok((row.get(0), row.get(1)))
 }
