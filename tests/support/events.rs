@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use pgweir::devcluster::DevNode;
 
-use crate::harness::Stage;
 use crate::load::{Told, Write};
 
 /// What happens.

@@ -19,7 +19,7 @@ pub const WRITTEN: &str = "CREATE TABLE written \
 
 /// A read, as far as anybody can see, that tells whether a replica has served it.
 pub const ON_REPLICA: &str = "CREATE FUNCTION on_replica() RETURNS bool STABLE LANGUAGE sql \
-    AS 'SELECT pg_is_in_recovery()'";
+    AS $$ SELECT current_setting('in_hot_standby')::bool $$";
 
 /// How many of whom.
 #[derive(Clone, Copy, Debug)]
