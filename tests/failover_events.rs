@@ -32,9 +32,23 @@ use theatre::Theatre;
 const ROUNDS: usize = 2;
 const CROWD: Crowd = Crowd { writers: 4, in_transactions: 1, readers: 6, idle: 20 };
 
+/// Each round on a cluster of its own, all at once: they wait for servers most of the time.
+fn rounds(round: impl Fn() + Sync) {
+    std::thread::scope(|scope| {
+        for _ in 0..ROUNDS {
+            scope.spawn(&round);
+        }
+    });
+}
+
 fn judge(event: Event, begun: Instant, outcome: &Outcome) {
     println!("{} ({:.1?}): {outcome:?}", event.name(), begun.elapsed());
-    assert_eq!(outcome.faults(event, Times::Measured), Vec::<String>::new(), "{}: {outcome:#?}", event.name());
+    assert_eq!(
+        outcome.faults(event, Times::Measured),
+        Vec::<String>::new(),
+        "{}: {outcome:#?}",
+        event.name()
+    );
 }
 
 fn judge_all(report: &Report) {
@@ -43,29 +57,29 @@ fn judge_all(report: &Report) {
 
 #[test]
 fn nothing_that_happens_to_servers_or_networks_loses_a_write_or_a_client_or_shows_the_past() {
-    let stage = theatre::stage();
-    let mut theatre = Theatre::open(&stage, CROWD);
-    for _ in 0..ROUNDS {
+    rounds(|| {
+        let stage = theatre::stage();
+        let mut theatre = Theatre::open(&stage, CROWD);
         for event in EVENTS {
             let begun = Instant::now();
             let outcome = theatre.play(event);
             judge(event, begun, &outcome);
         }
-    }
-    judge_all(&theatre.close());
+        judge_all(&theatre.close());
+    });
 }
 
 #[test]
 fn nothing_that_patroni_does_or_suffers_loses_a_write_or_a_client_or_shows_the_past() {
-    let stage = patroni_theatre::stage();
-    let patroni = Patroni::over(&stage.cluster, Commits::Synchronous);
-    let theatre = PatroniTheatre::open(&stage, &patroni, CROWD);
-    for _ in 0..ROUNDS {
+    rounds(|| {
+        let stage = patroni_theatre::stage();
+        let patroni = Patroni::over(&stage.cluster, Commits::Synchronous);
+        let theatre = PatroniTheatre::open(&stage, &patroni, CROWD);
         for event in PATRONI_EVENTS {
             let begun = Instant::now();
             let outcome = theatre.play(event);
             judge(event, begun, &outcome);
         }
-    }
-    judge_all(&theatre.close());
+        judge_all(&theatre.close());
+    });
 }

@@ -99,6 +99,19 @@ impl Event {
         }
     }
 
+    /// About how long a round of it takes, on a machine with nothing else to do.
+    pub fn usual(self) -> Duration {
+        Duration::from_secs(match self {
+            Event::PatroniSwitchover | Event::PatroniSwitchoverSync => 8,
+            Event::PatroniPrimaryKilled
+            | Event::PatroniKilled
+            | Event::EtcdLost
+            | Event::PatroniRollingRestart => 13,
+            Event::CutFromPrimary => 5,
+            _ => 3,
+        })
+    }
+
     /// May a client be told this?
     pub fn allows(self, code: &str) -> bool {
         let in_transaction = code.ends_with(" in a transaction");
@@ -110,15 +123,15 @@ impl Event {
             | Event::CutFromPrimaryAndPromotion
             | Event::SplitBrain
             | Event::PatroniPrimaryKilled
-            | Event::PatroniKilled => code.starts_with("08007") || (in_transaction && code.starts_with("40001")),
+            | Event::PatroniKilled => {
+                code.starts_with("08007") || (in_transaction && code.starts_with("40001"))
+            }
             // The server itself says that it stopped waiting for a standby: committed, perhaps not there.
             Event::Switchover
             | Event::RollingRestart
             | Event::PatroniSwitchoverSync
             | Event::PatroniRollingRestart
-            | Event::EtcdLost => {
-                code.starts_with("08007") || (in_transaction && code.starts_with("40001"))
-            }
+            | Event::EtcdLost => code.starts_with("08007") || (in_transaction && code.starts_with("40001")),
             Event::SwitchoverAsync | Event::PatroniSwitchover => in_transaction && code.starts_with("40001"),
             // An idle connection may end in the moment in which it is used.
             Event::PgweirReplaced => code.starts_with("57P01") || code.starts_with("closed"),
@@ -212,6 +225,25 @@ impl Outcome {
         }
         let late = self.after_leader.filter(|after| *after > AFTER_LEADER)?;
         Some(format!("writes were back {late:?} after Patroni had a new leader"))
+    }
+
+    /// Takes another round of the same event in.
+    pub fn add(&mut self, round: Outcome) {
+        for (code, count) in round.errors {
+            *self.errors.entry(code).or_default() += count;
+        }
+        self.examples.extend(round.examples);
+        self.disconnects += round.disconnects;
+        self.write_gap = self.write_gap.max(round.write_gap);
+        self.read_gap = self.read_gap.max(round.read_gap);
+        self.servers_gap = self.servers_gap.max(round.servers_gap);
+        self.after_leader = self.after_leader.max(round.after_leader);
+        self.lost += round.lost;
+        self.denied += round.denied;
+        self.stale.extend(round.stale);
+        self.violations += round.violations;
+        self.astray += round.astray;
+        self.idle_lost += round.idle_lost;
     }
 
     /// Takes over what clients were told, and holds it against what is on the primary.

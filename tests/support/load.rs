@@ -11,7 +11,7 @@ use pgweir::devcluster::{APP, APP_DATABASE};
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Error};
 
-use crate::harness::{LONG, Stage, connect_to, describe, wait_until_or};
+use crate::harness::{LONG, Stage, connect_to, describe, wait_until, wait_until_or};
 
 /// A row per write, that says which server took it; the key refuses what is sent twice.
 pub const WRITTEN: &str = "CREATE TABLE written \
@@ -218,6 +218,18 @@ impl Load {
             },
             || format!("{before:?} -> {:?}; {:#?}", now(), self.shared.told(|told| told.examples.clone())),
         );
+    }
+
+    /// Waits until no write was acknowledged for so long.
+    pub fn stands_still(&self, long: Duration, what: &str) {
+        let mut since = (self.shared.writes.load(Ordering::Relaxed), Instant::now());
+        wait_until(what, || {
+            let writes = self.shared.writes.load(Ordering::Relaxed);
+            if writes != since.0 {
+                since = (writes, Instant::now());
+            }
+            since.1.elapsed() >= long
+        });
     }
 
     /// Nothing was told yet.

@@ -97,14 +97,17 @@ impl<'a> Patroni<'a> {
         let patroni = Patroni { cluster, agents, etcd };
         // Whoever comes first to an empty etcd leads.
         patroni.start(0);
-        wait_until_or(
-            "Patroni leads the first node",
-            || patroni.says_primary(0),
-            || patroni.log(0),
-        );
+        wait_until_or("Patroni leads the first node", || patroni.says_primary(0), || patroni.log(0));
         (1..patroni.agents.len()).for_each(|index| patroni.start(index));
         patroni.wait_whole();
         patroni
+    }
+
+    /// Whose Patroni this is: `Patroni 3.0.2`.
+    pub fn version(&self) -> String {
+        let (_, body) = self.ask(0, "GET", "/patroni", "").expect("an answer");
+        let told: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+        format!("Patroni {}", told["patroni"]["version"].as_str().unwrap_or("?"))
     }
 
     pub fn node(&self, index: usize) -> &'a DevNode {
@@ -164,6 +167,12 @@ impl<'a> Patroni<'a> {
         send(postmaster, Signal::KILL);
         all.into_iter().for_each(|pid| send(pid, Signal::KILL));
         wait_until("its processes end after SIGKILL", || processes_in(&folder).is_empty());
+    }
+
+    /// Throws the data of a stopped server away: Patroni copies those of the leader when it starts.
+    pub fn forget_data(&self, index: usize) {
+        let data = self.node(index).data_folder();
+        fs::remove_dir_all(&data).unwrap_or_else(|error| panic!("{}: {error}", data.display()));
     }
 
     /// SIGSTOP to etcd: whoever asks waits.
@@ -293,7 +302,9 @@ impl<'a> Patroni<'a> {
             || {
                 let members = self.members();
                 let with = |role: &str| {
-                    members.iter().find(|m| m.role == role && matches!(m.state.as_str(), "running" | "streaming"))
+                    members
+                        .iter()
+                        .find(|m| m.role == role && matches!(m.state.as_str(), "running" | "streaming"))
                 };
                 let standby = match self.commits() {
                     Some(Commits::Synchronous) => with("sync_standby"),
@@ -338,7 +349,8 @@ fn request(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, Stri
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(LONG)).ok()?;
     let length = body.len();
-    let head = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}");
+    let head =
+        format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}");
     stream.write_all(head.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
@@ -350,7 +362,8 @@ fn request(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, Stri
 /// One etcd; the port of its clients.
 fn start_etcd(cluster: &DevCluster) -> (Process, u16) {
     let (clients, peers) = (free_port().unwrap(), free_port().unwrap());
-    let (clients_url, peers_url) = (format!("http://127.0.0.1:{clients}"), format!("http://127.0.0.1:{peers}"));
+    let (clients_url, peers_url) =
+        (format!("http://127.0.0.1:{clients}"), format!("http://127.0.0.1:{peers}"));
     let log = File::create(cluster.folder().join("etcd.log")).unwrap();
     let mut command = Command::new("etcd");
     command

@@ -29,11 +29,8 @@ pub fn stage() -> Stage {
 
 impl<'a> PatroniTheatre<'a> {
     pub fn open(stage: &'a Stage, patroni: &'a Patroni<'a>, crowd: Crowd) -> PatroniTheatre<'a> {
-        let tuning = Tuning {
-            limits: vec!["hold_time: 60s".to_owned()],
-            interval: "100ms",
-            ..Tuning::default()
-        };
+        let tuning =
+            Tuning { limits: vec!["hold_time: 60s".to_owned()], interval: "100ms", ..Tuning::default() };
         let weir = stage.weir_with(&tuning);
         let load = Load::start(stage, weir.address, crowd);
         let examination = Examination::start(stage, &weir);
@@ -102,6 +99,10 @@ impl<'a> PatroniTheatre<'a> {
         outcome.idle_lost = self.load.idle_lost(self.stage);
         if elected.is_some() {
             self.patroni.sigkill_server(old);
+            if event == Event::PatroniKilled {
+                // It went its own way: it is copied anew, which Patroni would find out only after a recovery.
+                self.patroni.forget_data(old);
+            }
             self.patroni.start(old);
         }
         self.whole();

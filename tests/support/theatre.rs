@@ -184,14 +184,10 @@ impl<'a> Theatre<'a> {
         let (new, other) = (self.node(standbys[0]), self.node(standbys[1]));
         other.set("primary_conninfo", "").unwrap();
         let receivers = "SELECT count(*) FROM pg_stat_wal_receiver";
-        wait_until("it receives nothing", || {
-            other.sql_value(receivers).unwrap().as_deref() == Some("0")
-        });
+        wait_until("it receives nothing", || other.sql_value(receivers).unwrap().as_deref() == Some("0"));
         let lsn = other.sql_value("SELECT pg_last_wal_receive_lsn()").unwrap().unwrap();
         let has_it = format!("SELECT pg_last_wal_receive_lsn() >= '{lsn}'::pg_lsn");
-        wait_until("the other one has as much", || {
-            new.sql_value(&has_it).unwrap().as_deref() == Some("t")
-        });
+        wait_until("the other one has as much", || new.sql_value(&has_it).unwrap().as_deref() == Some("t"));
         new.promote().unwrap();
         outcome.servers_gap = Some(begun.elapsed());
         self.primary = standbys[0];
@@ -339,7 +335,7 @@ impl<'a> Theatre<'a> {
         self.replication[self.primary].becomes(network);
         // Commits wait for a standby meanwhile; reads go on.
         self.load.goes_on(0, 100, "reads while nothing is replicated");
-        std::thread::sleep(Duration::from_secs(1));
+        self.load.stands_still(Duration::from_secs(1), "nothing is acknowledged that no standby has");
         self.replication[self.primary].becomes(Network::Whole);
         self.load.goes_on(20, 20, "replication is back");
         through(road, own);
