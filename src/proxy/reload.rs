@@ -102,6 +102,7 @@ impl Reloader {
             | ReloadAction::ChangeNode(_)
             | ReloadAction::RemoveNode(_)
             | ReloadAction::Monitor
+            | ReloadAction::Discovery
             | ReloadAction::Tls
             | ReloadAction::Limits
             | ReloadAction::Log => {}
@@ -116,6 +117,7 @@ fn is_for_monitor(action: &ReloadAction) -> bool {
             | ReloadAction::ChangeNode(_)
             | ReloadAction::RemoveNode(_)
             | ReloadAction::Monitor
+            | ReloadAction::Discovery
             | ReloadAction::Tls
     )
 }
