@@ -82,6 +82,7 @@ impl Standing {
         let mut claimants = claims
             .iter()
             .filter(ours)
+            .filter(|claim| claim.timeline.is_some())
             .filter(|claim| claim.role == Some(Role::Primary) && claim.timeline == timeline && !claim.twin)
             .map(|claim| claim.node);
         let (primary, conflict) = match (claimants.next(), claimants.next()) {

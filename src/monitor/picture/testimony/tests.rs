@@ -125,7 +125,7 @@ fn a_node_that_moved_has_to_prove_everything_again() {
     assert_eq!((view.nodes.len(), view.primary), (3, None), "the same node, and nobody knows what it is now");
     assert_eq!((&*view.nodes[0].host, view.nodes[0].place), ("elsewhere", place + 1));
     assert_eq!(view.nodes[0].live.place(), place + 1, "connections to the place before count for nothing");
-    assert!(view.nodes[0].live.is_fenced(at(1002), Duration::from_secs(60)));
+    assert!(view.nodes[0].live.is_fenced(at(1500), Duration::from_secs(1)));
     assert_eq!((view.nodes[0].role, view.nodes[0].state), (None, NodeState::Unknown));
     // The same again is no move.
     let view = picture.reload(&[moved, node(2), node(3)], HealthPolicy::default());
