@@ -1,5 +1,9 @@
-//! Three tiers: a table per thread by exact text, a shared bounded cache by shape, the classifier.
+//! Three tiers: what each thread knows by text (templates, and where there can be none, exact texts), a
+//! shared bounded cache by shape, the classifier.
 
+pub mod templates;
+
+use crate::sql::cache::templates::Templates;
 use crate::sql::catalog::{Catalog, Overrides};
 use crate::sql::class::{Class, Fingerprint};
 use crate::sql::classify::classify_shape;
@@ -22,7 +26,7 @@ pub struct Scope<'a> {
 
 /// The scope as a part of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-struct ScopeKey {
+pub struct ScopeKey {
     catalog_epoch: u64,
     overrides_epoch: u64,
     database: u32,
@@ -41,11 +45,12 @@ impl Scope<'_> {
 }
 
 /// Texts longer than this are not kept by exact text: hashing them costs as much as their shape.
-const EXACT_MAX_BYTES: usize = 4096;
+const EXACT_MAX_BYTES: usize = templates::TEXT_MAX_BYTES;
 
 /// The first tier. Each thread owns one.
 #[derive(Debug)]
 pub struct LocalCache {
+    templates: Templates,
     slots: Box<[Option<LocalSlot>]>,
     hits: u64,
 }
@@ -58,9 +63,14 @@ struct LocalSlot {
 }
 
 impl LocalCache {
-    /// With this many slots (rounded up to a power of two).
+    /// With this many slots (rounded up to a power of two), and as many templates.
     pub fn new(slots: usize) -> LocalCache {
-        LocalCache { slots: vec![None; slots.max(1).next_power_of_two()].into_boxed_slice(), hits: 0 }
+        let slots = slots.max(templates::WAYS).next_power_of_two();
+        LocalCache {
+            templates: Templates::new(slots / templates::WAYS),
+            slots: vec![None; slots].into_boxed_slice(),
+            hits: 0,
+        }
     }
 
     /// Answers it gave.
@@ -131,34 +141,43 @@ impl Classifier {
     /// The class of a text.
     pub fn class_of(&self, local: &mut LocalCache, scope: &Scope<'_>, text: &[u8]) -> Class {
         let scope_key = scope.key();
+        // Where every byte says what it seems to say, whatever stands in a literal.
+        let plain = scope.dialect == Dialect::STANDARD;
+        if plain && let Some(class) = local.templates.find(text, &scope_key) {
+            local.hits += 1;
+            return class;
+        }
         let exact = (text.len() <= EXACT_MAX_BYTES).then(|| self.keys.exact(text));
         if let Some(class) = exact.and_then(|exact| local.find(exact, &scope_key)) {
             return class;
         }
-        let class = self.by_shape(scope, scope_key, text);
-        if let Some(text) = exact {
-            local.put(LocalSlot { text, scope: scope_key, class });
+        let (class, certain) = self.by_shape(scope, scope_key, text);
+        match exact {
+            Some(_) if plain && certain => local.templates.keep(text, scope_key, class),
+            Some(text) => local.put(LocalSlot { text, scope: scope_key, class }),
+            None => {}
         }
         class
     }
 
     /// Two texts of one shape have one class, because a literal that decides (the name of a setting)
     /// or a hint is part of the shape, and the size limits count shapes, not bytes. What cannot be
-    /// read for certain is not kept: whether it can may depend on bytes inside of literals.
-    fn by_shape(&self, scope: &Scope<'_>, scope_key: ScopeKey, text: &[u8]) -> Class {
+    /// read for certain (the second answer) is not kept: whether it can may depend on bytes inside of
+    /// literals.
+    fn by_shape(&self, scope: &Scope<'_>, scope_key: ScopeKey, text: &[u8]) -> (Class, bool) {
         let shape = shape_of(text, &self.keys);
         let keep = !shape.broken && scope.dialect.can_read(text);
         let key = (shape.fingerprint, scope_key);
         if keep && let Some(class) = self.shapes.get(&key) {
             self.shared_hits.fetch_add(1, Ordering::Relaxed);
-            return class;
+            return (class, true);
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
         let class = classify_shape(text, shape, scope.catalog, scope.overrides, scope.dialect);
         if keep {
             self.shapes.insert(key, class);
         }
-        class
+        (class, keep)
     }
 
     /// A statement of this shape wrote, or failed, on a replica: the next goes to the primary.

@@ -19,8 +19,10 @@ fn the_same_text_is_answered_by_the_thread_and_the_same_shape_by_the_process() {
     let scope = scope(&catalog, &overrides);
     let first = classifier.class_of(&mut local, &scope, b"SELECT a FROM t WHERE b = 1");
     assert_eq!(first, classifier.class_of(&mut local, &scope, b"SELECT a FROM t WHERE b = 1"));
-    assert_eq!(first, classifier.class_of(&mut local, &scope, b"SELECT a FROM t WHERE b = 2"));
-    assert_eq!(local.hits(), 1);
+    assert_eq!(first, classifier.class_of(&mut local, &scope, b"SELECT a FROM t WHERE b = 23"));
+    assert_eq!(local.hits(), 2);
+    assert_eq!(first, classifier.class_of(&mut local, &scope, b"select a FROM t WHERE b = 1"));
+    assert_eq!(local.hits(), 2);
     assert_eq!(classifier.counts(), CacheCounts { shared_hits: 1, misses: 1, learnt: 0 });
 }
 

@@ -56,13 +56,12 @@ pub fn shape_of(text: &[u8], keys: &Keys) -> Shape {
     let mut hash = Sip128::new(keys.seed);
     let mut shape = Shape { fingerprint: Fingerprint(0), tokens: 0, broken: false };
     let mut list = List::No;
-    let mut setting = 0u8;
+    let mut names = SettingNames::default();
     for token in Lexer::new(text) {
         let bytes = token.bytes(text);
         shape.tokens += usize::from(token.kind != Kind::Hint);
         shape.broken |= token.kind == Kind::Broken;
-        setting = after_setting_function(setting, &token, bytes);
-        if setting == 3 {
+        if names.is_name(&token, bytes) {
             hash.bytes(Kind::Text as u8, bytes, Fold::No);
             list = List::No;
             continue;
@@ -114,15 +113,26 @@ fn feed(hash: &mut Sip128, token: &Token, bytes: &[u8]) {
     }
 }
 
-/// 1 after the name of a function that takes a setting's name, 2 after its parenthesis, 3 at a
-/// string there.
-fn after_setting_function(state: u8, token: &Token, bytes: &[u8]) -> u8 {
-    match (state, token.kind) {
-        (_, Kind::Word | Kind::Quoted) if is_setting_function(bytes) => 1,
-        (1, Kind::Punctuation) if bytes == b"(" => 2,
-        (2, Kind::Text) => 3,
-        (_, Kind::Hint) => state,
-        _ => 0,
+/// Finds the strings that name a setting: those decide the class.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct SettingNames {
+    /// 1 after the name of a function that takes a setting's name, 2 after its parenthesis, 3 at a
+    /// string there.
+    state: u8,
+}
+
+impl SettingNames {
+    /// Is the next token one? It is to be asked about every token of a text, in order.
+    #[inline]
+    pub fn is_name(&mut self, token: &Token, bytes: &[u8]) -> bool {
+        self.state = match (self.state, token.kind) {
+            (_, Kind::Word | Kind::Quoted) if is_setting_function(bytes) => 1,
+            (1, Kind::Punctuation) if bytes == b"(" => 2,
+            (2, Kind::Text) => 3,
+            (state, Kind::Hint) => state,
+            _ => 0,
+        };
+        self.state == 3
     }
 }
 
