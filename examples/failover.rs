@@ -23,6 +23,7 @@ mod theatre;
 mod watchers;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,7 @@ use comfy_table::{Table, presets};
 use events::{EVENTS, Event, Outcome, PATRONI_EVENTS, Times};
 use load::Crowd;
 use patroni::{Commits, Patroni};
-use patroni_theatre::PatroniTheatre;
+use patroni_theatre::{Known, PatroniTheatre};
 use pgweir::cli::check_consistency::Report;
 use theatre::Theatre;
 
@@ -53,7 +54,12 @@ fn main() -> ExitCode {
         play.without_patroni(&bare, crowd);
     }
     if !ruled.is_empty() {
-        play.with_patroni(&ruled, crowd);
+        // Half of the rounds each.
+        let half = rounds.div_ceil(2);
+        play.with_patroni(&ruled, crowd, Known::Listed, 1..=half);
+        if half < rounds {
+            play.with_patroni(&ruled, crowd, Known::ToPatroni, half + 1..=rounds);
+        }
     }
     play.tell()
 }
@@ -95,13 +101,13 @@ impl Play {
         self.examined(&theatre.close());
     }
 
-    fn with_patroni(&mut self, events: &[Event], crowd: Crowd) {
+    fn with_patroni(&mut self, events: &[Event], crowd: Crowd, known: Known, rounds: RangeInclusive<usize>) {
         let stage = patroni_theatre::stage();
         let patroni = Patroni::over(&stage.cluster, Commits::Synchronous);
-        println!("{}: {} nodes", patroni.version(), stage.cluster.nodes().len());
-        let theatre = PatroniTheatre::open(&stage, &patroni, crowd);
+        println!("{}: {} nodes, for pgweir {known:?}", patroni.version(), stage.cluster.nodes().len());
+        let theatre = PatroniTheatre::open(&stage, &patroni, crowd, known);
         for &event in events {
-            for round in 1..=self.rounds {
+            for round in rounds.clone() {
                 self.round(event, round, || theatre.play(event));
             }
         }

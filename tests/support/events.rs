@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pgweir::devcluster::DevNode;
 
-use crate::load::{Told, Write};
+use crate::load::{LOCAL_COMMIT, Told, Write};
 
 /// What happens.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -114,7 +114,10 @@ impl Event {
 
     /// May a client be told this?
     pub fn allows(self, code: &str) -> bool {
-        let in_transaction = code.ends_with(" in a transaction");
+        let told = code.strip_suffix(" in a transaction");
+        let retry = told == Some("40001");
+        // Committed where it was, while it waited for a standby: the server says no more.
+        let local = told.unwrap_or(code) == format!("08007{LOCAL_COMMIT}");
         match self {
             // What was on its way is in doubt, and what was open is to be tried again.
             Event::PrimaryKilled
@@ -123,22 +126,25 @@ impl Event {
             | Event::CutFromPrimaryAndPromotion
             | Event::SplitBrain
             | Event::PatroniPrimaryKilled
-            | Event::PatroniKilled => {
-                code.starts_with("08007") || (in_transaction && code.starts_with("40001"))
-            }
-            // The server itself says that it stopped waiting for a standby: committed, perhaps not there.
+            | Event::PatroniKilled => retry || local || told.unwrap_or(code) == "08007",
+            // A server that stops in order leaves nothing else in doubt.
             Event::Switchover
             | Event::RollingRestart
             | Event::PatroniSwitchoverSync
             | Event::PatroniRollingRestart
-            | Event::EtcdLost => code.starts_with("08007") || (in_transaction && code.starts_with("40001")),
-            Event::SwitchoverAsync | Event::PatroniSwitchover => in_transaction && code.starts_with("40001"),
+            | Event::EtcdLost => retry || local,
+            Event::SwitchoverAsync | Event::PatroniSwitchover => retry,
             // An idle connection may end in the moment in which it is used.
             Event::PgweirReplaced => code.starts_with("57P01") || code.starts_with("closed"),
             Event::SwitchoverPaused | Event::ReplicaKilled | Event::NoReplicaLeft | Event::ReplicationCut => {
                 false
             }
         }
+    }
+
+    /// Do the servers stop in order? Then all that they have committed is there, told or not.
+    fn is_orderly(self) -> bool {
+        !self.allows("08007")
     }
 
     /// Do clients keep their connections through it?
@@ -160,7 +166,7 @@ pub struct Outcome {
     pub servers_gap: Option<Duration>,
     /// From the moment in which Patroni had a new leader to the first write through pgweir.
     pub after_leader: Option<Duration>,
-    /// Acknowledged, and not there.
+    /// Acknowledged, or committed by a server that stopped in order, and not there.
     pub lost: usize,
     /// Told that it had failed, and there.
     pub denied: usize,
@@ -247,11 +253,14 @@ impl Outcome {
     }
 
     /// Takes over what clients were told, and holds it against what is on the primary.
-    pub fn judge(&mut self, told: Told, primary: &DevNode) {
+    pub fn judge(&mut self, event: Event, told: Told, primary: &DevNode) {
         (self.write_gap, self.read_gap) = (told.write_gap(), told.read_gap());
         let fates = &told.fates;
         let here = written(primary, fates.oldest());
         self.lost = fates.acknowledged.difference(&here).count();
+        if event.is_orderly() {
+            self.lost += fates.local.difference(&here).count();
+        }
         self.denied = fates.refused.intersection(&here).count();
         self.errors = told.errors;
         self.examples = told.examples;

@@ -82,8 +82,19 @@ pub struct Fates {
     pub acknowledged: BTreeSet<Write>,
     /// Nobody knows (08007, or a connection that was lost).
     pub in_doubt: BTreeSet<Write>,
+    /// Those of them that a server said to have committed before it stopped, whether a standby had them or not.
+    pub local: BTreeSet<Write>,
     /// They have certainly not happened.
     pub refused: BTreeSet<Write>,
+}
+
+/// What is added to the SQLSTATE of those that a server has committed without a standby's word.
+pub const LOCAL_COMMIT: &str = " committed locally";
+
+/// PostgreSQL's own words when it stops while a commit waits for a standby.
+fn is_local_commit(error: &Error) -> bool {
+    let detail = error.as_db_error().and_then(|error| error.detail());
+    detail.is_some_and(|detail| detail.contains("already committed locally"))
 }
 
 impl Told {
@@ -115,7 +126,8 @@ impl Told {
 
     fn error(&mut self, what: &str, error: &Error) {
         let code = error.code().map_or("closed", |code| code.code());
-        let key = format!("{code}{what}");
+        let local = if is_local_commit(error) { LOCAL_COMMIT } else { "" };
+        let key = format!("{code}{local}{what}");
         self.examples.entry(key.clone()).or_insert_with(|| describe(error));
         *self.errors.entry(key).or_default() += 1;
     }
@@ -317,6 +329,9 @@ async fn writer(shared: Arc<Shared>, by: i32, in_transactions: bool) {
                     let fates = &mut told.fates;
                     let fate = if is_known { &mut fates.refused } else { &mut fates.in_doubt };
                     fate.insert((by, n));
+                    if is_local_commit(&error) {
+                        fates.local.insert((by, n));
+                    }
                     told.error(what, &error);
                 });
                 if in_transactions && !client.is_closed() {

@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use pgweir::devcluster::{DevCluster, DevNode, REPLICATION, SUPERUSER, Stop, free_port};
+use pgweir::devcluster::{Binaries, DevCluster, DevNode, REPLICATION, SUPERUSER, Stop, free_port};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{LONG, wait_until, wait_until_or};
@@ -118,9 +118,9 @@ impl<'a> Patroni<'a> {
         self.cluster.nodes().iter().position(|node| node.name() == name).unwrap()
     }
 
-    /// Patroni's REST API of a node, as `host:port`.
+    /// Patroni's REST API of a node.
     pub fn endpoint(&self, index: usize) -> String {
-        format!("127.0.0.1:{}", self.agents[index].rest)
+        format!("http://127.0.0.1:{}", self.agents[index].rest)
     }
 
     /// The end of what Patroni has logged.
@@ -342,6 +342,14 @@ impl Drop for Patroni<'_> {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// What this installation lacks for Patroni to rule its servers, if it is one that was named (PG_BIN): smaller
+/// packages have only what a server needs.
+pub fn missing(binaries: &Binaries) -> Option<&'static str> {
+    std::env::var_os("PG_BIN")?;
+    let needed = ["pg_basebackup", "pg_controldata", "pg_ctl", "pg_isready"];
+    needed.into_iter().find(|name| !binaries.program(name).is_file())
 }
 
 /// One HTTP request; `None`: nobody answers.

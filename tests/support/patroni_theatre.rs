@@ -12,6 +12,15 @@ use crate::load::{Crowd, Load, ON_REPLICA, WRITTEN};
 use crate::patroni::{Commits, Patroni};
 use crate::watchers::{BESIDE, Beside, Examination};
 
+/// How pgweir knows the nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Known {
+    /// They are listed; pgweir measures for itself who leads.
+    Listed,
+    /// From Patroni's REST API alone.
+    ToPatroni,
+}
+
 /// Patroni's cluster, a pgweir, and clients.
 pub struct PatroniTheatre<'a> {
     stage: &'a Stage,
@@ -28,9 +37,21 @@ pub fn stage() -> Stage {
 }
 
 impl<'a> PatroniTheatre<'a> {
-    pub fn open(stage: &'a Stage, patroni: &'a Patroni<'a>, crowd: Crowd) -> PatroniTheatre<'a> {
+    pub fn open(
+        stage: &'a Stage,
+        patroni: &'a Patroni<'a>,
+        crowd: Crowd,
+        known: Known,
+    ) -> PatroniTheatre<'a> {
         let tuning =
             Tuning { limits: vec!["hold_time: 60s".to_owned()], interval: "100ms", ..Tuning::default() };
+        let nodes = 0..stage.cluster.nodes().len();
+        let endpoints: Vec<String> = nodes.map(|index| patroni.endpoint(index)).collect();
+        let from_patroni = format!("patroni: {{ endpoints: [ {} ] }}", endpoints.join(", "));
+        let tuning = match known {
+            Known::Listed => tuning,
+            Known::ToPatroni => Tuning { unlisted: true, cluster: vec![from_patroni], ..tuning },
+        };
         let weir = stage.weir_with(&tuning);
         let load = Load::start(stage, weir.address, crowd);
         let examination = Examination::start(stage, &weir);
@@ -95,7 +116,7 @@ impl<'a> PatroniTheatre<'a> {
             outcome.astray = astray(&on_old, &written(self.node(new), from), &taken, &told);
         }
         outcome.after_leader = elected.map(|elected| told.writes_back().saturating_duration_since(elected));
-        outcome.judge(told, self.node(self.patroni.leader().expect("a leader")));
+        outcome.judge(event, told, self.node(self.patroni.leader().expect("a leader")));
         outcome.idle_lost = self.load.idle_lost(self.stage);
         if elected.is_some() {
             self.patroni.sigkill_server(old);

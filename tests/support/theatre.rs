@@ -120,7 +120,7 @@ impl<'a> Theatre<'a> {
             let on_old = written(self.node(over), told.fates.oldest());
             outcome.astray = astray(&on_old, &written(primary, told.fates.oldest()), &taken, &told);
         }
-        outcome.judge(told, primary);
+        outcome.judge(event, told, primary);
         if event.keeps_clients() {
             outcome.idle_lost = self.load.idle_lost(self.stage);
         } else {
