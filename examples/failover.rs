@@ -37,7 +37,9 @@ use theatre::Theatre;
 
 fn main() -> ExitCode {
     let rounds = number("FAILOVER_ROUNDS", 20);
-    let crowd = Crowd { writers: 8, in_transactions: 2, readers: 16, idle: number("FAILOVER_IDLE", 500) };
+    let idle = number("FAILOVER_IDLE", 500);
+    let rest = Duration::from_millis(4);
+    let crowd = Crowd { writers: 8, in_transactions: 2, readers: 16, idle, rest };
     let only = std::env::var("FAILOVER_ONLY").unwrap_or_default();
     let wanted = |events: &[Event]| -> Vec<Event> {
         events.iter().copied().filter(|event| event.name().contains(&only)).collect()

@@ -20,7 +20,7 @@ mod theatre;
 #[path = "support/watchers.rs"]
 mod watchers;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use events::{EVENTS, Event, Outcome, PATRONI_EVENTS, Times};
 use load::Crowd;
@@ -29,7 +29,8 @@ use patroni_theatre::{Known, PatroniTheatre};
 use pgweir::cli::check_consistency::Report;
 use theatre::Theatre;
 
-const CROWD: Crowd = Crowd { writers: 4, in_transactions: 1, readers: 6, idle: 20 };
+const CROWD: Crowd =
+    Crowd { writers: 4, in_transactions: 1, readers: 6, idle: 20, rest: Duration::from_millis(30) };
 
 /// Two rounds, each on a cluster of its own, at the same time: they wait for servers most of the time.
 fn rounds<T: Copy + Send>(kinds: [T; 2], round: impl Fn(T) + Sync) {

@@ -29,6 +29,8 @@ pub struct Crowd {
     pub in_transactions: i32,
     pub readers: usize,
     pub idle: usize,
+    /// What each of them rests after a read or a write.
+    pub rest: Duration,
 }
 
 /// The longest time in which something did not happen.
@@ -203,10 +205,10 @@ impl Load {
             let mut tasks = Vec::new();
             for by in 0..crowd.writers {
                 let in_transactions = by >= crowd.writers - crowd.in_transactions;
-                tasks.push(tokio::spawn(writer(shared.clone(), by, in_transactions)));
+                tasks.push(tokio::spawn(writer(shared.clone(), by, in_transactions, crowd.rest)));
             }
             for index in 0..crowd.readers {
-                tasks.push(tokio::spawn(reader(shared.clone(), index)));
+                tasks.push(tokio::spawn(reader(shared.clone(), index, crowd.rest)));
             }
             let mut idle = Vec::new();
             for _ in 0..crowd.idle {
@@ -302,7 +304,7 @@ impl Load {
     }
 }
 
-async fn writer(shared: Arc<Shared>, by: i32, in_transactions: bool) {
+async fn writer(shared: Arc<Shared>, by: i32, in_transactions: bool, rest: Duration) {
     let mut client = shared.connect().await;
     let mut newest: Option<i32> = None;
     for n in 0.. {
@@ -350,7 +352,7 @@ async fn writer(shared: Arc<Shared>, by: i32, in_transactions: bool) {
             Err(error) => shared.told(|told| told.error(" of a read", &error)),
         }
         client = shared.alive(client).await;
-        tokio::time::sleep(Duration::from_millis(3)).await;
+        tokio::time::sleep(rest).await;
     }
 }
 
@@ -402,7 +404,7 @@ impl Seen {
 }
 
 /// Reads the newest write of each writer in turn: it never goes back.
-async fn reader(shared: Arc<Shared>, index: usize) {
+async fn reader(shared: Arc<Shared>, index: usize, rest: Duration) {
     let mut client = shared.connect().await;
     let mut seen = vec![Seen::default(); shared.newest.len()];
     for round in index.. {
@@ -431,7 +433,7 @@ async fn reader(shared: Arc<Shared>, index: usize) {
             seen.fill(Seen::default());
         }
         client = shared.alive(client).await;
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(rest).await;
     }
 }
 

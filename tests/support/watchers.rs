@@ -9,8 +9,9 @@ use std::time::Duration;
 use pgweir::cli::check_consistency::{Plan, Report, examine};
 use pgweir::devcluster::{APP, APP_DATABASE, DevNode};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
-use crate::harness::{LONG, Stage, Weir, connect_to, wait_until};
+use crate::harness::{LONG, Stage, Weir, connect_to, first_value, wait_until};
 use crate::load::Gap;
 
 /// `pgweir check-consistency` at work, for as long as the events last.
@@ -32,7 +33,7 @@ impl Examination {
             // What commits asynchronously may be lost: nobody promises otherwise.
             async_sessions: 0,
             duration: Duration::MAX,
-            rest: Duration::from_millis(20),
+            rest: Duration::from_millis(40),
             // Nothing is to be cleared up in a cluster that ends with the test.
             keep: true,
             stop: stop.clone(),
@@ -81,7 +82,7 @@ impl Examination {
 pub const BESIDE: &str = "CREATE TABLE beside (node int PRIMARY KEY, n int NOT NULL); \
     INSERT INTO beside SELECT node, 0 FROM generate_series(0, 9) node";
 
-/// Writes to every node past pgweir, as fast as they can be refused: how long the servers themselves take
+/// Writes to every node past pgweir, as soon as it is a primary: how long the servers themselves take
 /// nothing is what nobody in front of them can be better than.
 pub struct Beside {
     gap: Arc<Mutex<Gap>>,
@@ -115,17 +116,18 @@ impl Drop for Beside {
 }
 
 async fn write(node: SocketAddr, index: usize, gap: Arc<Mutex<Gap>>) {
+    let rest = Duration::from_millis(10);
     let sql = format!("UPDATE beside SET n = n + 1 WHERE node = {index}");
     loop {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(rest).await;
         let Ok(client) = connect_to(node, APP, APP_DATABASE, "").await else { continue };
-        while !client.is_closed() {
-            match tokio::time::timeout(LONG, client.batch_execute(&sql)).await {
-                Ok(Ok(())) => gap.lock().unwrap().happened(),
-                Ok(Err(_)) => {}
-                Err(_) => break,
+        while let Ok(Ok(messages)) = timeout(LONG, client.simple_query("SHOW in_hot_standby")).await {
+            // Asked first: refused writes would fill the server's log.
+            let is_primary = first_value(&messages).as_deref() == Some("off");
+            if is_primary && let Ok(Ok(())) = timeout(LONG, client.batch_execute(&sql)).await {
+                gap.lock().unwrap().happened();
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(rest).await;
         }
     }
 }
