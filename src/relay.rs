@@ -16,6 +16,7 @@ pub mod draw;
 mod fence;
 pub mod find;
 pub mod first_packet;
+pub mod glance;
 pub mod login;
 pub mod lookup;
 pub mod losses;

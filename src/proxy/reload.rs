@@ -75,7 +75,7 @@ impl Reloader {
         self.context.client_tls.store(client_tls.map(Arc::new));
         let new: Arc<Settings> = Arc::new(new);
         super::warm(&self.context.keys, &new);
-        self.context.config.store(new.clone());
+        self.context.adopt(new.clone());
         if monitor {
             self.context.monitor.reload(settings);
         }

@@ -19,6 +19,7 @@ pub struct DatabaseCatalog {
     pub catalog: ArcSwap<Catalog>,
     last: Mutex<LastReading>,
     schema: AtomicU64,
+    epoch: AtomicU64,
     /// Somebody wants it read again.
     pub stale: Notify,
     /// Somebody wants to be alone with the database.
@@ -29,6 +30,12 @@ impl DatabaseCatalog {
     /// How often its schema was seen to change.
     pub fn schema(&self) -> u64 {
         self.schema.load(Ordering::Acquire)
+    }
+
+    /// The epoch of the catalog, or of the one before it while it changes: classes that are made under a
+    /// newer one meanwhile are made once more.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
     /// A reading begins: `publish` wants to know how many DDLs had passed through by then.
@@ -56,7 +63,7 @@ impl DatabaseCatalog {
             last.rows = Some(rows.clone());
         }
         last.read_at = ddls;
-        self.catalog.store(Arc::new(Catalog::new(rows, last.epoch)));
+        self.show(Catalog::new(rows, last.epoch));
     }
 
     /// DDL has passed through: until it has been read again, nothing is known.
@@ -64,7 +71,7 @@ impl DatabaseCatalog {
         let mut last = self.last();
         last.ddls += 1;
         self.schema.fetch_add(1, Ordering::AcqRel);
-        self.catalog.store(Arc::new(Catalog::not_loaded()));
+        self.show(Catalog::not_loaded());
         drop(last);
         self.stale.notify_one();
     }
@@ -74,9 +81,16 @@ impl DatabaseCatalog {
     fn leave(&self) {
         let mut last = self.last();
         last.ddls += 1;
-        self.catalog.store(Arc::new(Catalog::not_loaded()));
+        self.show(Catalog::not_loaded());
         drop(last);
         self.left.notify_one();
+    }
+
+    /// Called with `last` locked, so that the two agree in the end.
+    fn show(&self, catalog: Catalog) {
+        let epoch = catalog.epoch();
+        self.catalog.store(Arc::new(catalog));
+        self.epoch.store(epoch, Ordering::Release);
     }
 
     fn last(&self) -> MutexGuard<'_, LastReading> {
@@ -116,6 +130,7 @@ impl Catalogs {
         let catalog = Arc::new(DatabaseCatalog {
             id: u32::try_from(known.len()).unwrap_or(u32::MAX),
             name: server_database.to_owned(),
+            epoch: AtomicU64::new(Catalog::not_loaded().epoch()),
             catalog: ArcSwap::from_pointee(Catalog::not_loaded()),
             last: Mutex::new(LastReading::default()),
             schema: AtomicU64::new(0),

@@ -285,8 +285,12 @@ impl Client {
 
     /// Waits for what comes next; not for ever, where that is limited and no transaction is open.
     async fn rest(&mut self) -> Result<Woken, End> {
-        let limit = self.context.config.load().limits.client_idle_timeout;
-        match limit.filter(|_| self.session.state.status() == TransactionStatus::Idle) {
+        match self
+            .context
+            .glance
+            .idle_timeout()
+            .filter(|_| self.session.state.status() == TransactionStatus::Idle)
+        {
             Some(limit) => match tokio::time::timeout(limit, self.idle()).await {
                 Ok(woken) => woken,
                 Err(_) => Err(End::Fatal(Box::new(idle_too_long()))),
@@ -366,11 +370,12 @@ impl Client {
 
     /// Takes whatever is complete of the client's bytes and sends it on its way.
     async fn take_groups(&mut self, active: &mut Active) -> Result<(), End> {
-        let (pipeline, limit) = {
-            let limits = &self.context.config.load().limits;
-            (limits.pipeline as usize, usize::try_from(limits.message_size).unwrap_or(usize::MAX))
-        };
+        let (pipeline, limit) = (self.context.glance.pipeline(), self.context.glance.message_size());
         loop {
+            if active.requests.fresh().is_empty() {
+                active.wanted = active.exchange.builder.wanted(&[]);
+                return Ok(());
+            }
             if active.exchange.groups.len() >= pipeline || active.to_server.len() >= TO_SERVER_MAX {
                 return Ok(());
             }

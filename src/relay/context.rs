@@ -11,6 +11,7 @@ use crate::net::worker::Crew;
 use crate::pool::tenant::Tenant;
 use crate::relay::cancel::{CANCELS_MAX, ClientSlot, Clients};
 use crate::relay::catalogs::{Catalogs, DatabaseCatalog};
+use crate::relay::glance::Glance;
 use crate::relay::pauses::Pauses;
 use crate::relay::rule::Ruling;
 use crate::session::settings::{Interner, Settings};
@@ -66,6 +67,8 @@ pub struct Counters {
 pub struct Context {
     /// The configuration in force.
     pub config: ArcSwap<Config>,
+    /// Single values of it.
+    pub glance: Glance,
     /// The cluster's picture.
     pub monitor: Monitor,
     /// The caches of classes.
@@ -143,6 +146,7 @@ impl Context {
         let overrides = overrides_of(&parts.config, 1);
         let ruling = Ruling { epoch: 1, rules: parts.config.routing.rules.rules.clone() };
         Context {
+            glance: Glance::new(&parts.config, overrides.epoch()),
             config: ArcSwap::new(parts.config),
             monitor: parts.monitor,
             classifier: parts.classifier,
@@ -189,8 +193,7 @@ impl Context {
 
     /// Under which knowledge classes of a database's statements are made now.
     pub fn epoch_of(&self, database: &DatabaseCatalog) -> u64 {
-        let overrides = self.overrides.load().epoch();
-        database.catalog.load().epoch().wrapping_add(overrides.wrapping_mul(1 << 48))
+        database.epoch().wrapping_add(self.glance.overrides().wrapping_mul(1 << 48))
     }
 
     /// What a database is called on the servers.
@@ -253,11 +256,18 @@ impl Context {
         self.clients.admit(slot, limit)
     }
 
+    /// This configuration is in force now.
+    pub fn adopt(&self, config: Arc<Config>) {
+        self.glance.show(&config);
+        self.config.store(config);
+    }
+
     /// New overrides and rules after a reload: classes made under the old ones are no longer found.
     pub fn reload_overrides(&self) {
         let epoch = self.overrides.load().epoch() + 1;
         let config = self.config.load_full();
         self.overrides.store(Arc::new(overrides_of(&config, epoch)));
+        self.glance.show_overrides(epoch);
         self.ruling.store(Arc::new(Ruling { epoch, rules: config.routing.rules.rules.clone() }));
         // Rules may name relations that no catalog was asked about.
         self.catalogs.all().iter().for_each(|catalog| catalog.stale.notify_one());

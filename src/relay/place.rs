@@ -360,7 +360,7 @@ impl Client {
     pub fn level(&self) -> Consistency {
         let wish = self.hints.consistency.or(self.session.state.consistency);
         let own = wish.max(self.ruled.consistency).or_else(|| self.tenant.level());
-        own.unwrap_or_else(|| self.context.config.load().routing.policy.consistency)
+        own.unwrap_or_else(|| self.context.glance.level())
     }
 
     /// The client has this connection now.

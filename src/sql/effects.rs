@@ -276,6 +276,9 @@ pub fn effects_of(text: &[u8], dialect: Dialect) -> Vec<Effect> {
     if !dialect.can_read(text) {
         return vec![Effect::Pin(PinReason::Opaque)];
     }
+    if let Some(effect) = bare_control(text) {
+        return vec![effect];
+    }
     let mut effects = Vec::new();
     for statement in Statements::new(text, Literals::All) {
         if statement.broken {
@@ -285,6 +288,19 @@ pub fn effects_of(text: &[u8], dialect: Dialect) -> Vec<Effect> {
         collect(text, &statement, &mut effects);
     }
     effects
+}
+
+/// What nearly every transaction begins and ends with needs no reading.
+fn bare_control(text: &[u8]) -> Option<Effect> {
+    let word = text.strip_suffix(b";").unwrap_or(text);
+    let is = |other: &str| word.eq_ignore_ascii_case(other.as_bytes());
+    match word.len() {
+        3 if is("end") => Some(Effect::Commit { chain: false }),
+        5 if is("begin") => Some(Effect::Begin(TransactionModes::default())),
+        6 if is("commit") => Some(Effect::Commit { chain: false }),
+        8 if is("rollback") => Some(Effect::Rollback { chain: false }),
+        _ => None,
+    }
 }
 
 /// Has this statement nothing in it but calls of `set_config`? (Lists of literals may have been

@@ -214,3 +214,14 @@ fn hints_are_read_from_comments_only() {
     let sqlcommenter = hints_of(b"SELECT 1 /*pgweir.token='v1.7.1.0%2F3A',route='%2Fusers'*/");
     assert_eq!((&*sqlcommenter.tokens[0], sqlcommenter.route), ("v1.7.1.0/3A", None));
 }
+
+#[test]
+fn what_is_not_read_says_the_same_as_what_is() {
+    for word in ["BEGIN", "end", "Commit", "rollback"] {
+        // A comment is nothing to the statement, but makes it be read.
+        assert_eq!(of(word), of(&format!("{word}/**/")), "{word}");
+        assert_eq!(of(&format!("{word};")), of(word));
+        assert_eq!(of(word).len(), 1);
+        assert_eq!(of(&format!("{word}s")), []);
+    }
+}
