@@ -365,7 +365,9 @@ impl Shared {
 
     /// Draws the nodes that there are now. Nothing known is no reason to forget all.
     fn draw_members(&self) {
-        let nodes = self.members().nodes();
+        // Held to the end: of two who find something, the later draws what both have found.
+        let members = self.members();
+        let nodes = members.nodes();
         if nodes.is_empty() {
             return;
         }
@@ -375,6 +377,7 @@ impl Shared {
         let policy = self.settings.load().policy;
         let view = self.picture().reload(&nodes, policy);
         self.nodes.store(Arc::new(nodes));
+        drop(members);
         self.publish(Some(view));
     }
 
@@ -459,7 +462,13 @@ impl Shared {
 
     fn publish(&self, view: Option<ClusterView>) {
         if let Some(view) = view {
-            self.view.store(Arc::new(view));
+            let view = Arc::new(view);
+            // It was drawn under the picture's lock and is published outside of it: who comes later with an
+            // older one comes too late.
+            self.view.rcu(|published| match published.generation < view.generation {
+                true => Arc::clone(&view),
+                false => Arc::clone(published),
+            });
         }
         self.publications.fetch_add(1, Ordering::AcqRel);
         self.changed.notify_waiters();

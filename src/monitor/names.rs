@@ -34,16 +34,33 @@ pub(super) async fn look_up(host: &str, limit: Duration) -> Result<Vec<IpAddr>, 
     Ok(found.map(|address| address.ip()).filter(|ip| seen.insert(*ip)).collect())
 }
 
+/// Which names no longer have the address that is used for them.
+#[derive(Debug, Default)]
+struct Missed(HashMap<NodeId, u32>);
+
+impl Missed {
+    /// The name of `node`, which is reached at `address`, has just stood for `found`. Has it moved?
+    fn note(&mut self, node: NodeId, address: IpAddr, found: &[IpAddr]) -> bool {
+        let misses = self.0.entry(node).or_default();
+        *misses = if found.contains(&address) || found.is_empty() { 0 } else { *misses + 1 };
+        let moved = *misses >= MISSES;
+        if moved {
+            *misses = 0;
+        }
+        moved
+    }
+}
+
 /// Looks all names up again and again, until the monitor is dropped or the task is aborted.
 pub(super) async fn run(shared: Weak<Shared>) {
-    let mut missed: HashMap<NodeId, u32> = HashMap::new();
+    let mut missed = Missed::default();
     loop {
         let Some(interval) = round(&shared, &mut missed).await else { return };
         tokio::time::sleep(interval).await;
     }
 }
 
-async fn round(shared: &Weak<Shared>, missed: &mut HashMap<NodeId, u32>) -> Option<Duration> {
+async fn round(shared: &Weak<Shared>, missed: &mut Missed) -> Option<Duration> {
     let (settings, view, nodes) = {
         let shared = shared.upgrade()?;
         (shared.settings.load_full(), shared.view.load_full(), shared.nodes.load_full())
@@ -59,10 +76,7 @@ async fn round(shared: &Weak<Shared>, missed: &mut HashMap<NodeId, u32>) -> Opti
         let is_any = |known: &NodeSettings| known.name == *node.name && known.addresses == Addresses::Any;
         let Some(address) = node.address.filter(|_| nodes.iter().any(is_any)) else { continue };
         let Ok(found) = look_up(&node.host, LOOKUP_LIMIT).await else { continue };
-        let misses = missed.entry(node.id).or_default();
-        *misses = if found.contains(&address) || found.is_empty() { 0 } else { *misses + 1 };
-        if *misses >= MISSES {
-            *misses = 0;
+        if missed.note(node.id, address, &found) {
             follow(&shared.upgrade()?, node.id, &node.host);
         }
     }
@@ -81,4 +95,37 @@ fn follow(shared: &Arc<Shared>, node: NodeId, host: &str) {
 /// For those who hold the monitor weakly.
 pub(super) fn spawn(shared: &Arc<Shared>) -> tokio::task::JoinHandle<()> {
     tokio::spawn(run(Arc::downgrade(shared)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_moved_when_its_address_is_missing_twice_in_a_row() {
+        let [old, new] = [1, 2].map(|last| IpAddr::from([10, 0, 0, last]));
+        let mut missed = Missed::default();
+        let table: [(&[IpAddr], bool); 8] = [
+            (&[old], false),
+            (&[new], false),
+            (&[new, old], false),
+            (&[new], false),
+            (&[], false),
+            (&[new], false),
+            (&[new], true),
+            (&[new], false),
+        ];
+        for (round, (found, moved)) in table.into_iter().enumerate() {
+            assert_eq!(missed.note(NodeId(0), old, found), moved, "round {round}");
+        }
+    }
+
+    #[test]
+    fn addresses_and_folders_are_no_names() {
+        for (host, expected) in
+            [("db.internal", true), ("localhost", true), ("10.0.0.1", false), ("::1", false), ("/tmp", false)]
+        {
+            assert_eq!(is_name(host), expected, "{host}");
+        }
+    }
 }

@@ -113,11 +113,24 @@ pub fn publish(context: &Context) {
 async fn follow_roles(context: Arc<Context>) {
     let mut known: HashMap<NodeId, Role> = HashMap::new();
     let mut down = HashSet::new();
+    let mut places: HashMap<NodeId, u64> = HashMap::new();
     let mut quarantined = HashSet::new();
     let mut primary = None;
     loop {
         let view = context.monitor.view_handle().load_full();
         for node in &view.nodes {
+            if places.insert(node.id, node.place).is_some_and(|before| before != node.place) {
+                tracing::info!(node = %node.name, "it has moved: its connections are closed");
+                clear(&context, node.id);
+                sever(&context, node.id);
+                known.remove(&node.id);
+            }
+            if node.state == NodeState::Removed {
+                if known.remove(&node.id).is_some() {
+                    clear(&context, node.id);
+                }
+                continue;
+            }
             if node.state != NodeState::Down {
                 down.remove(&node.id);
             } else if down.insert(node.id) && node.role != Some(Role::Primary) {

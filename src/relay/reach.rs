@@ -71,7 +71,7 @@ async fn goes_down(context: &Context, node: NodeId) {
     loop {
         let generation = {
             let view = context.monitor.view();
-            if view.node(node).is_none_or(|node| node.state == NodeState::Down) {
+            if view.node(node).is_none_or(|node| matches!(node.state, NodeState::Down | NodeState::Removed)) {
                 return;
             }
             view.generation

@@ -1,3 +1,5 @@
+#![allow(clippy::expect_used)]
+
 use super::*;
 
 fn member(name: &str, role: MemberRole, timeline: u32) -> Member {

@@ -1,3 +1,5 @@
+#![allow(clippy::expect_used)]
+
 use super::*;
 use crate::cluster::roles::Refusal;
 use crate::node::Role;
@@ -29,6 +31,9 @@ fn one(node: u16) -> Verdict {
     Verdict::One(NodeId(node))
 }
 
+/// What is tried, what nodes and Patroni say, what comes of it, and what Patroni has against it.
+type Row<'a> = (&'a str, &'a [Claim], Word, Verdict, Option<Objection>);
+
 #[test]
 fn patroni_objects_and_never_proposes() {
     let settled = [claim(0, P, 1), claim(1, R, 1), claim(2, R, 1)];
@@ -37,7 +42,7 @@ fn patroni_objects_and_never_proposes() {
     let nobody = [claim(0, None, 1), claim(1, R, 1), claim(2, R, 1)];
     let split = [claim(0, P, 2), claim(1, P, 2), claim(2, R, 2)];
     let other = Some(Objection::OtherLeader);
-    let table: [(&str, &[Claim], Word, Verdict, Option<Objection>); 16] = [
+    let table: [Row; 16] = [
         ("all agree", &settled, names(0, 1), one(0), None),
         ("the lock has moved, nobody is promoted yet", &settled, names(1, 1), Verdict::None, other),
         ("a leader that has written nothing down yet", &settled, names(1, 0), Verdict::None, other),
