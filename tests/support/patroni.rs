@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgweir::devcluster::{Binaries, DevCluster, DevNode, REPLICATION, SUPERUSER, Stop, free_port};
 use rustix::process::{Pid, Signal, kill_process};
@@ -229,7 +229,7 @@ impl<'a> Patroni<'a> {
     /// Waits until one member leads, the others stream from it on its timeline, and, where commits are
     /// synchronous, one of them confirms them.
     pub fn wait_whole(&self) {
-        wait_until_or(
+        wait_for(
             "Patroni's cluster is whole",
             || self.is_whole(),
             || format!("{:#?}\n{}", self.members(), self.log(0)),
@@ -269,14 +269,13 @@ impl<'a> Patroni<'a> {
         let body = format!("{{\"synchronous_mode\": {}}}", commits == Commits::Synchronous);
         let (status, told) = self.ask(leader, "PATCH", "/config", &body).expect("an answer");
         assert_eq!(status, 200, "{told}");
-        wait_until("Patroni has changed how commits are confirmed", || {
-            let wanted = match commits {
-                Commits::Synchronous => "",
-                Commits::Asynchronous => "NOT ",
-            };
-            let sql = format!("SELECT {wanted}current_setting('synchronous_standby_names') <> ''");
-            self.node(leader).sql_value(&sql).ok().flatten().as_deref() == Some("t")
-        });
+        let wanted = match commits {
+            Commits::Synchronous => "<>",
+            Commits::Asynchronous => "=",
+        };
+        let sql = format!("SELECT current_setting('synchronous_standby_names') {wanted} ''");
+        let is_so = || self.node(leader).sql_value(&sql).ok().flatten().as_deref() == Some("t");
+        wait_for("Patroni has changed how commits are confirmed", is_so, || self.log(leader));
     }
 
     /// Asks Patroni to make `to` the leader; returns when Patroni says that it has.
@@ -297,7 +296,7 @@ impl<'a> Patroni<'a> {
     /// A standby that Patroni holds for fit to lead at once.
     pub fn candidate(&self) -> usize {
         let mut found = None;
-        wait_until_or(
+        wait_for(
             "a standby may lead",
             || {
                 let members = self.members();
@@ -337,8 +336,8 @@ impl Drop for Patroni<'_> {
         }
         // Whatever is left then is the watchdog's.
         let left = || self.cluster.nodes().iter().any(|node| !processes_in(&node.data_folder()).is_empty());
-        let end = std::time::Instant::now() + Duration::from_secs(10);
-        while left() && std::time::Instant::now() < end {
+        let end = Instant::now() + Duration::from_secs(10);
+        while left() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -350,6 +349,16 @@ pub fn missing(binaries: &Binaries) -> Option<&'static str> {
     std::env::var_os("PG_BIN")?;
     let needed = ["pg_basebackup", "pg_controldata", "pg_ctl", "pg_isready"];
     needed.into_iter().find(|name| !binaries.program(name).is_file())
+}
+
+/// Waits until something of Patroni has changed, which it looks at once a second: to ask it more often would
+/// take the processor from what is measured.
+fn wait_for(what: &str, mut condition: impl FnMut() -> bool, more: impl FnOnce() -> String) {
+    let end = Instant::now() + LONG;
+    while !condition() {
+        assert!(Instant::now() < end, "waited in vain: {what}\n{}", more());
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// One HTTP request; `None`: nobody answers.

@@ -116,7 +116,7 @@ impl Drop for Beside {
 }
 
 async fn write(node: SocketAddr, index: usize, gap: Arc<Mutex<Gap>>) {
-    let rest = Duration::from_millis(10);
+    let rest = Duration::from_millis(20);
     let sql = format!("UPDATE beside SET n = n + 1 WHERE node = {index}");
     loop {
         tokio::time::sleep(rest).await;
