@@ -144,6 +144,11 @@ impl Monitor {
         monitor
     }
 
+    /// Does what Patroni said last still count? `None`: it is not asked.
+    pub fn patroni_counts(&self) -> Option<bool> {
+        self.shared.picture().patroni_counts(clock::now())
+    }
+
     /// Who said what about the nodes, how long ago, and what it led to. Takes the picture's lock for a moment.
     pub fn evidence(&self) -> Vec<EvidenceLine> {
         self.shared.picture().evidence(clock::now())

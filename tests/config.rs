@@ -209,11 +209,11 @@ fn discovery() -> Vec<Broken> {
     let at = "endpoints: [ https://a ]";
     vec![
         broken(
-            patroni("endpoint: [ https://a ]"),
-            (2, 14),
+            patroni(&format!("{at}, intervall: 1s")),
+            (2, 40),
             "unknown key",
-            Some("endpoints"),
-            "cluster.patroni.endpoint",
+            Some("interval"),
+            "cluster.patroni.intervall",
         ),
         broken(patroni("user: a"), (2, 12), "missing key \"endpoints\"", None, "cluster.patroni.endpoints"),
         broken(

@@ -40,7 +40,7 @@ fn asking(endpoints: &[&FakePatroni]) -> Tuning {
         cluster: vec![patroni],
         unlisted: true,
         limits: vec!["hold_time: 50s".to_owned()],
-        ..Tuning::default()
+        ..Tuning::patient(&[])
     }
 }
 
@@ -160,6 +160,40 @@ fn members_come_and_go_and_their_tags_count() {
 }
 
 #[test]
+fn a_member_that_moves_is_followed_and_what_was_open_where_it_was_ends() {
+    let stage = Stage::with(Options::default(), &SCHEMA);
+    let primary = stage.cluster.primary();
+    let (one, other) = (stage.cluster.replica(0), stage.cluster.replica(1));
+    let named = |name: &str, node: &DevNode| Member { name: name.to_owned(), ..member(node) };
+    let first = Says {
+        members: vec![named("writes", primary), named("reads", one)],
+        leader: Some("writes".to_owned()),
+        ..Says::default()
+    };
+    let api = stage.run(FakePatroni::start(Demands::default(), first));
+    let weir = stage.weir_at_once(&asking(&[&api]));
+    weir.wait_whole(2);
+    let client = stage.run(weir.connect());
+    stage.run(wait_for("the replica serves", async || served_by(&client).await == one.name()));
+    api.say(|says| says.members[1].port = other.port());
+    weir.wait_node("reads", "is elsewhere", |row| row.port == other.port() && row.serves_reads);
+    stage.run(async {
+        wait_for("the other replica serves", async || served_by(&client).await == other.name()).await;
+        for _ in 0..20 {
+            assert_ne!(served_by(&client).await, one.name());
+        }
+        // And now the primary's name moves, in the middle of a transaction.
+        client.batch_execute("BEGIN; INSERT INTO taken DEFAULT VALUES").await.unwrap();
+        api.say(|says| says.members[0].port = one.port());
+        weir.wait_node("writes", "is elsewhere", |row| row.port == one.port() && row.state == "up");
+        let error = client.batch_execute("COMMIT").await.unwrap_err();
+        assert_eq!(error.code().map(|code| code.code()), Some("40001"), "{error}");
+    });
+    assert_eq!(primary.sql_value("SELECT count(*) FROM taken").unwrap().as_deref(), Some("0"));
+    assert_eq!(weir.status().nodes.len(), 2, "the same two nodes");
+}
+
+#[test]
 fn writes_wait_when_the_lock_has_moved_until_the_next_primary_is_proven() {
     let stage = Stage::with(Options::default(), &SCHEMA);
     let (old, new) = (stage.cluster.primary(), stage.cluster.replica(0));
@@ -220,8 +254,10 @@ fn a_patroni_that_is_gone_paused_or_behind_stops_nobody() {
     api.say(|says| says.paused = false);
     is_disowned();
     // Its store is lost: it answers with an error, or hangs; what it said last counts for a while.
+    assert_eq!(weir.metric("pgweir_patroni_up", ""), 1.0);
     api.say(|says| says.instead = Some(503));
     is_primary(old);
+    assert_eq!(weir.metric("pgweir_patroni_up", ""), 0.0);
     assert!(weir.status().evidence.iter().any(|row| row.says.contains("503")));
     api.say(|says| says.instead = None);
     is_disowned();

@@ -52,6 +52,11 @@ impl Picture {
         (Outcome { view: self.refresh(now), ..Outcome::default() }, news)
     }
 
+    /// Does what Patroni said last still count? `None`: it is not asked.
+    pub fn patroni_counts(&self, now: Moment) -> Option<bool> {
+        self.hearing.trusted_for.map(|_| self.hearing.word_at(now).is_some())
+    }
+
     /// Patroni did not answer.
     pub fn patroni_failed(&mut self, error: &str, now: Moment) -> Outcome {
         self.now = self.now.max(now);
