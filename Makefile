@@ -18,7 +18,7 @@ demo: ## primary + 2 replicas + pgweir + traffic, live (DEMO_SECONDS=20: ends by
 
 .PHONY: test
 test: ## all tests (PG_BIN=folder: on that PostgreSQL server)
-	@scripts/prerequisites.sh build server store psql drivers
+	@scripts/prerequisites.sh build server store patroni psql drivers
 	$(CARGO) test
 
 .PHONY: drivers
@@ -44,7 +44,7 @@ consistency: ## the checker: 5 minutes per level with faults, the share of reads
 
 .PHONY: failover
 failover: ## everything that can happen to servers and networks, under load, and what clients noticed (FAILOVER_ROUNDS=20)
-	@scripts/prerequisites.sh build server
+	@scripts/prerequisites.sh build server patroni
 	FAILOVER_ROUNDS=$${FAILOVER_ROUNDS:-20} $(CARGO) run --release --example failover
 
 .PHONY: simulation

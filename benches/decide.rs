@@ -27,6 +27,8 @@ fn cluster(replicas: u16) -> ClusterView {
             name: Arc::from("node"),
             host: Arc::from("127.0.0.1"),
             port: 5432,
+            address: None,
+            place: 0,
             weight: 1,
             zone: None,
             tags: Arc::from([]),

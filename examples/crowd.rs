@@ -130,7 +130,8 @@ fn write_certificate(folder: &Path) -> Result<(), Anything> {
 
 async fn log_in(door: &Door) -> Result<Stream, Anything> {
     let Door { args, tls, keys } = door;
-    let mut stream = open_stream("127.0.0.1", args.port, tls).await.map_err(|fault| format!("{fault:?}"))?;
+    let mut stream =
+        open_stream("127.0.0.1", None, args.port, tls).await.map_err(|fault| format!("{fault:?}"))?;
     let mut out = Vec::new();
     writers::startup(&mut out, 0, [("user", args.user.as_str()), ("database", &args.database)]);
     stream.write_all(&out).await?;

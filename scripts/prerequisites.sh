@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing (Debian, Ubuntu; as root), or says the exact command and fails.
-# Usage: scripts/prerequisites.sh [build] [server] [store] [psql] [bench] [callgrind] [node] [drivers]
+# Usage: scripts/prerequisites.sh [build] [server] [store] [patroni] [psql] [bench] [callgrind] [node] [drivers]
 set -euo pipefail
 
 missing=()
@@ -105,6 +105,10 @@ for part in "$@"; do
       need "$(check has_server)" postgresql postgresql-client
       ;;
     store) need "$(check has_store)" "$(store_package)" ;;
+    patroni)
+      need "$(check has patroni)" patroni
+      need "$(check has etcd)" etcd-server
+      ;;
     psql) need "$(check has psql)" postgresql-client ;;
     bench)
       need "$(check has_pgbench)" postgresql-contrib

@@ -6,6 +6,9 @@
 
 mod catch_up;
 mod fence;
+mod members;
+mod names;
+mod patroni;
 pub mod picture;
 mod probe;
 mod settings;
@@ -13,10 +16,13 @@ pub mod tls;
 mod tracked;
 
 pub use crate::cluster::health::Evidence;
-pub use crate::monitor::settings::{MonitorSettings, NodeSettings};
+pub use crate::monitor::settings::{
+    Addresses, MonitorSettings, NodeSettings, PatroniSettings, basic_authorization,
+};
 pub use crate::monitor::tls::{MonitorTls, TlsDemand};
 
 use crate::clock;
+use crate::cluster::evidence::Line as EvidenceLine;
 use crate::cluster::view::{ClusterView, NodeState};
 use crate::freshness::defect::Defect;
 use crate::freshness::losses::Fate;
@@ -24,6 +30,7 @@ use crate::freshness::token::{Proof, Token};
 use crate::lsn::TimelineId;
 use crate::moment::Moment;
 use crate::monitor::fence::Line;
+use crate::monitor::members::{Members, NODES_MAX};
 use crate::monitor::picture::{Outcome, Picture};
 use crate::node::{NodeId, Role};
 use arc_swap::{ArcSwap, Guard};
@@ -47,6 +54,11 @@ struct Shared {
     changed: Notify,
     waiters: AtomicUsize,
     settings: ArcSwap<MonitorSettings>,
+    members: Mutex<Members>,
+    /// The nodes there are, as the picture has them.
+    nodes: ArcSwap<Vec<NodeSettings>>,
+    /// Those who find nodes.
+    sources: Mutex<Vec<JoinHandle<()>>>,
     probes: Mutex<HashMap<NodeId, Probe>>,
     lines: Mutex<HashMap<NodeId, Line>>,
     queries: Queries,
@@ -71,6 +83,8 @@ fn count(of: &AtomicU64) {
 
 /// A node's running tasks, and how to wake them.
 struct Probe {
+    /// Where the node was when it began (`NodeView::place`).
+    place: u64,
     wake: Arc<Notify>,
     fence: Arc<Notify>,
     tasks: [JoinHandle<()>; 2],
@@ -101,7 +115,11 @@ impl Drop for Waiting<'_> {
 impl Monitor {
     /// Starts one task per node on the current runtime.
     pub fn start(settings: MonitorSettings) -> Monitor {
-        let mut picture = Picture::new(&settings.nodes, settings.policy);
+        let mut members = Members::default();
+        members.list(&settings.nodes, settings.patroni.is_some());
+        let nodes = members.nodes();
+        let mut picture = Picture::new(&nodes, settings.policy);
+        picture.hear_patroni(settings.patroni.as_ref().map(PatroniSettings::trusted_for));
         if settings.defect == Defect::KeptPosition {
             picture.keep_proofs();
         }
@@ -112,14 +130,28 @@ impl Monitor {
             changed: Notify::new(),
             waiters: AtomicUsize::new(0),
             settings: ArcSwap::from_pointee(settings),
+            members: Mutex::new(members),
+            nodes: ArcSwap::from_pointee(nodes),
+            sources: Mutex::new(Vec::new()),
             probes: Mutex::new(HashMap::new()),
             lines: Mutex::new(HashMap::new()),
             queries: Queries::default(),
             failovers: AtomicU64::new(0),
         });
         let monitor = Monitor { shared };
-        monitor.spawn_probes();
+        monitor.shared.spawn_probes();
+        monitor.shared.spawn_sources();
         monitor
+    }
+
+    /// Does what Patroni said last still count? `None`: it is not asked.
+    pub fn patroni_counts(&self) -> Option<bool> {
+        self.shared.picture().patroni_counts(clock::now())
+    }
+
+    /// Who said what about the nodes, how long ago, and what it led to. Takes the picture's lock for a moment.
+    pub fn evidence(&self) -> Vec<EvidenceLine> {
+        self.shared.picture().evidence(clock::now())
     }
 
     /// The picture now.
@@ -249,17 +281,23 @@ impl Monitor {
 
     /// Other nodes, or other ways to reach them. Nodes that stay keep their ids and what is known.
     pub fn reload(&self, settings: MonitorSettings) {
-        let view = self.shared.picture().reload(&settings.nodes, settings.policy);
-        self.shared.settings.store(Arc::new(settings));
-        for (_, probe) in self.shared.probes().drain() {
+        let shared = &self.shared;
+        shared.stop_sources();
+        shared.members().list(&settings.nodes, settings.patroni.is_some());
+        let trusted_for = settings.patroni.as_ref().map(PatroniSettings::trusted_for);
+        shared.picture().hear_patroni(trusted_for);
+        shared.settings.store(Arc::new(settings));
+        for (_, probe) in shared.probes().drain() {
             probe.abort();
         }
-        self.shared.publish(Some(view));
-        self.spawn_probes();
+        shared.draw_members();
+        shared.spawn_probes();
+        shared.spawn_sources();
     }
 
     /// Ends every task and its connection.
     pub async fn shutdown(&self) {
+        self.shared.stop_sources();
         let ended: Vec<Probe> = self.shared.probes().drain().map(|(_, probe)| probe).collect();
         for probe in ended {
             probe.abort();
@@ -269,18 +307,128 @@ impl Monitor {
             }
         }
     }
+}
 
-    fn spawn_probes(&self) {
-        let view = self.shared.view.load_full();
-        let mut probes = self.shared.probes();
+/// Who is probed, and who finds out whom to probe.
+impl Shared {
+    /// Probes every node that is there, and nobody else. Who is probed already, where it is, goes on.
+    fn spawn_probes(self: &Arc<Shared>) {
+        let view = self.view.load_full();
+        let mut probes = self.probes();
+        let there = |id: NodeId| view.node(id).filter(|node| node.state != NodeState::Removed);
+        probes.retain(|id, probe| {
+            // What a node was reached at first is no move.
+            let stays = there(*id).is_some_and(|node| node.place == probe.place);
+            if !stays {
+                probe.abort();
+                self.lines().remove(id);
+            }
+            stays
+        });
         for node in view.nodes.iter().filter(|node| node.state != NodeState::Removed) {
-            let (wake, fence) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-            // Weak, so that a monitor that everybody dropped ends its tasks.
-            let probing = probe::run(Arc::downgrade(&self.shared), node.id, Arc::clone(&wake));
-            let fencing = fence::run(Arc::downgrade(&self.shared), node.id, Arc::clone(&fence));
-            let tasks = [tokio::spawn(probing), tokio::spawn(fencing)];
-            probes.insert(node.id, Probe { wake, fence, tasks });
+            probes.entry(node.id).or_insert_with(|| self.probe(node.id, node.place));
         }
+    }
+
+    fn probe(self: &Arc<Shared>, node: NodeId, place: u64) -> Probe {
+        let (wake, fence) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        // Weak, so that a monitor that everybody dropped ends its tasks.
+        let probing = probe::run(Arc::downgrade(self), node, Arc::clone(&wake));
+        let fencing = fence::run(Arc::downgrade(self), node, Arc::clone(&fence));
+        let tasks = [tokio::spawn(probing), tokio::spawn(fencing)];
+        Probe { place, wake, fence, tasks }
+    }
+
+    /// Its connection is given up, and made anew.
+    fn restart_probe(self: &Arc<Shared>, node: NodeId) {
+        if let Some(probe) = self.probes().remove(&node) {
+            probe.abort();
+            self.lines().remove(&node);
+        }
+        self.spawn_probes();
+    }
+
+    /// The node was reached elsewhere by its own probe, which goes on.
+    fn moved(&self, node: NodeId, place: u64) {
+        if let Some(probe) = self.probes().get_mut(&node) {
+            probe.place = place;
+        }
+    }
+
+    fn spawn_sources(self: &Arc<Shared>) {
+        let settings = self.settings.load_full();
+        let mut sources = vec![names::spawn(self)];
+        sources.extend(settings.patroni.clone().map(|patroni| patroni::spawn(self, patroni)));
+        *self.sources() = sources;
+    }
+
+    fn stop_sources(&self) {
+        for source in self.sources().drain(..) {
+            source.abort();
+        }
+    }
+
+    /// Draws the nodes that there are now. Nothing known is no reason to forget all.
+    fn draw_members(&self) {
+        // Held to the end: of two who find something, the later draws what both have found.
+        let members = self.members();
+        let nodes = members.nodes();
+        if nodes.is_empty() {
+            return;
+        }
+        if nodes.len() == NODES_MAX {
+            tracing::warn!("there are {NODES_MAX} nodes: others, if there are any, are left out");
+        }
+        let policy = self.settings.load().policy;
+        let view = self.picture().reload(&nodes, policy);
+        self.nodes.store(Arc::new(nodes));
+        drop(members);
+        self.publish(Some(view));
+    }
+
+    /// Nodes may have come, gone or moved.
+    fn apply_members(self: &Arc<Shared>) {
+        let nodes = self.members().nodes();
+        let known = self.nodes.load();
+        if nodes.is_empty() || nodes == **known {
+            return;
+        }
+        log_changes(&known, &nodes);
+        self.draw_members();
+        self.spawn_probes();
+    }
+
+    /// Does the node of this name answer?
+    fn is_up(&self, name: &str) -> bool {
+        let view = self.view.load();
+        view.nodes.iter().any(|node| *node.name == *name && node.state == NodeState::Up)
+    }
+
+    fn members(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sources(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn log_changes(before: &[NodeSettings], now: &[NodeSettings]) {
+    for node in now {
+        match before.iter().find(|other| other.name == node.name) {
+            None => {
+                tracing::info!(node = %node.name, host = %node.host, port = node.port, "a node was found")
+            }
+            Some(other)
+                if (&other.host, other.port, other.addresses) != (&node.host, node.port, node.addresses) =>
+            {
+                tracing::info!(node = %node.name, host = %node.host, port = node.port, "a node has moved");
+            }
+            Some(_) => {}
+        }
+    }
+    for node in before.iter().filter(|node| !now.iter().any(|other| other.name == node.name)) {
+        tracing::info!(node = %node.name, "a node is gone");
     }
 }
 
@@ -319,7 +467,13 @@ impl Shared {
 
     fn publish(&self, view: Option<ClusterView>) {
         if let Some(view) = view {
-            self.view.store(Arc::new(view));
+            let view = Arc::new(view);
+            // It was drawn under the picture's lock and is published outside of it: who comes later with an
+            // older one comes too late.
+            self.view.rcu(|published| match published.generation < view.generation {
+                true => Arc::clone(&view),
+                false => Arc::clone(published),
+            });
         }
         self.publications.fetch_add(1, Ordering::AcqRel);
         self.changed.notify_waiters();
@@ -328,6 +482,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        self.stop_sources();
         for (_, probe) in self.probes().drain() {
             probe.abort();
         }

@@ -2,6 +2,7 @@
 
 pub mod housekeeping;
 pub mod reload;
+mod sources;
 pub mod status;
 
 use crate::auth::keys::{DerivedKeys, ProcessSecret};
@@ -13,7 +14,7 @@ use crate::config::Settings;
 use crate::config::settings::{
     ClientTlsMode, ClientTlsSettings, Listen, ServerTlsMode, ServerTlsSettings, TlsNegotiation,
 };
-use crate::monitor::{Monitor, MonitorSettings, NodeSettings};
+use crate::monitor::{Monitor, MonitorSettings};
 use crate::net::listener::{Listener, Sharing};
 use crate::net::staffing;
 use crate::net::stream::Stream;
@@ -189,7 +190,7 @@ impl Proxy {
 fn build(config: Arc<Settings>, crew: Arc<Crew>) -> Result<Context, StartError> {
     let server_tls = ServerTls::load(&server_tls_settings(&config.tls.server))?;
     let client_tls = load_client_tls(&config.tls.client)?;
-    let monitor = Monitor::start(monitor_settings(&config, &server_tls));
+    let monitor = Monitor::start(monitor_settings(&config, &server_tls)?);
     let mut seed = [0; 16];
     crate::net::random_fill(&mut seed);
     let half = |bytes: &[u8]| bytes.iter().fold(0, |word, &byte| word << 8 | u64::from(byte));
@@ -265,18 +266,12 @@ fn load_client_tls(settings: &ClientTlsSettings) -> Result<Option<ClientTls>, Tl
     }
 }
 
-fn monitor_settings(config: &Settings, tls: &ServerTls) -> MonitorSettings {
+fn monitor_settings(config: &Settings, tls: &ServerTls) -> Result<MonitorSettings, TlsError> {
     let cluster = &config.cluster;
-    let node = |node: &crate::config::settings::NodeSettings| NodeSettings {
-        name: node.name.clone(),
-        host: node.host.clone(),
-        port: node.port,
-        weight: node.weight,
-        zone: node.zone.clone(),
-        tags: node.tags.clone(),
-    };
-    MonitorSettings {
-        nodes: cluster.nodes.iter().map(node).collect(),
+    Ok(MonitorSettings {
+        nodes: cluster.nodes.iter().map(sources::node).collect(),
+        resolve_interval: cluster.resolve_interval,
+        patroni: cluster.patroni.as_ref().map(sources::patroni).transpose()?,
         user: cluster.monitor.user.clone(),
         password: cluster.monitor.password.as_ref().map(|secret| secret.reveal().to_owned().into()),
         database: cluster.monitor.database.clone(),
@@ -287,7 +282,7 @@ fn monitor_settings(config: &Settings, tls: &ServerTls) -> MonitorSettings {
         tls: sql_client::tls_of(tls),
         kick_flush: config.routing.kick_flush,
         defect: config.routing.policy.defect,
-    }
+    })
 }
 
 async fn listen(wanted: &[Listen], sharing: Sharing) -> Result<Vec<Listener>, StartError> {

@@ -204,6 +204,103 @@ fn values() -> Vec<Broken> {
     ]
 }
 
+fn discovery() -> Vec<Broken> {
+    let patroni = |lines: &str| with("  nodes:", &format!("  patroni: {{ {lines} }}\n  nodes:"));
+    let at = "endpoints: [ https://a ]";
+    vec![
+        broken(
+            patroni(&format!("{at}, intervall: 1s")),
+            (2, 40),
+            "unknown key",
+            Some("interval"),
+            "cluster.patroni.intervall",
+        ),
+        broken(patroni("user: a"), (2, 12), "missing key \"endpoints\"", None, "cluster.patroni.endpoints"),
+        broken(
+            patroni("endpoints: []"),
+            (2, 25),
+            "needs at least one endpoint",
+            None,
+            "cluster.patroni.endpoints",
+        ),
+        broken(
+            patroni("endpoints: [ 10.0.0.1:8008 ]"),
+            (2, 27),
+            "expected a URL",
+            None,
+            "cluster.patroni.endpoints[0]",
+        ),
+        broken(
+            patroni(&format!("{at}, verify: host")),
+            (2, 48),
+            "unknown value",
+            None,
+            "cluster.patroni.verify",
+        ),
+        broken(
+            patroni(&format!("{at}, password: x")),
+            (2, 12),
+            "missing key \"user\"",
+            None,
+            "cluster.patroni.user",
+        ),
+        broken(
+            patroni(&format!("{at}, user: \"a:b\"")),
+            (2, 46),
+            "must not contain a colon",
+            None,
+            "cluster.patroni.user",
+        ),
+        broken(
+            patroni(&format!("{at}, cert: config.yaml")),
+            (2, 46),
+            "cert without key",
+            None,
+            "cluster.patroni.key",
+        ),
+        broken(
+            patroni("endpoints: [ http://a ], verify: none"),
+            (2, 47),
+            "means nothing",
+            None,
+            "cluster.patroni.verify",
+        ),
+        broken(
+            patroni(&format!("{at}, interval: 1ms")),
+            (2, 50),
+            "must be between 100ms and",
+            None,
+            "cluster.patroni.interval",
+        ),
+        broken(
+            with("port: 5432", "port: 5432, resolve: all"),
+            (3, 58),
+            "needs a host name",
+            None,
+            "cluster.nodes[0].resolve",
+        ),
+        broken(
+            with("  nodes:", "  resolve_interval: 1ms\n  nodes:"),
+            (2, 21),
+            "must be between",
+            None,
+            "cluster.resolve_interval",
+        ),
+    ]
+}
+
+#[test]
+fn where_patroni_names_the_nodes_none_need_to_be_listed() {
+    let file =
+        "auth: { method: trust }\ncluster: { patroni: { endpoints: [ https://a, \"http://[::1]:9\" ] } }\n";
+    let cluster = load(file).unwrap().cluster;
+    let patroni = cluster.patroni.unwrap();
+    assert!(cluster.nodes.is_empty());
+    let endpoints: Vec<String> = patroni.endpoints.iter().map(ToString::to_string).collect();
+    assert_eq!(endpoints, ["https://a:8008", "http://[::1]:9"]);
+    assert_eq!((patroni.interval, patroni.timeout), (Duration::from_secs(1), Duration::from_secs(1)));
+}
+
 fn references() -> Vec<Broken> {
     vec![
         broken(
@@ -387,6 +484,7 @@ fn all() -> Vec<Broken> {
     let mut all = keys_and_shape();
     all.extend(rules());
     all.extend(values());
+    all.extend(discovery());
     all.extend(references());
     all
 }

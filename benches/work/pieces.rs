@@ -111,6 +111,8 @@ fn node(id: u16) -> NodeView {
         name: Arc::from("node"),
         host: Arc::from("127.0.0.1"),
         port: 5432,
+        address: None,
+        place: 0,
         weight: 1,
         zone: None,
         tags: Arc::from([]),

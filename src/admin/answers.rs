@@ -90,6 +90,7 @@ fn rows(show: Show, context: &Context) -> Vec<Row> {
     let view = context.monitor.view_handle().load_full();
     match show {
         Show::Cluster => cluster::rows(&view, clock::now()),
+        Show::Evidence => cluster::evidence_rows(context.monitor.evidence()),
         Show::Pools => pools::rows(pool_facts(context, &view)),
         Show::Servers => pools::server_rows(pool_facts(context, &view)),
         Show::Clients => clients::rows(client_facts(context, &view)),

@@ -10,6 +10,8 @@ use crate::sql::lexer::statements::{Literals, Statement, Statements};
 pub enum Show {
     /// The nodes.
     Cluster,
+    /// Who says what about them.
+    Evidence,
     /// The pools.
     Pools,
     /// The server connections.
@@ -32,8 +34,13 @@ pub enum Show {
 
 impl Show {
     /// All of them, with what HELP says about each.
-    pub const ALL: [(Show, &'static str, &'static str); 10] = [
+    pub const ALL: [(Show, &'static str, &'static str); 11] = [
         (Show::Cluster, "cluster", "nodes: role, state, timeline, lag, staleness, position"),
+        (
+            Show::Evidence,
+            "cluster evidence",
+            "what nodes, clients' connections and Patroni say, how old it is, and the verdict",
+        ),
         (Show::Pools, "pools", "server connections and waiting clients per database, user and node"),
         (Show::Servers, "servers", "server connections that are idle or have a client"),
         (Show::Clients, "clients", "client connections: state, address, node, pins"),
@@ -200,6 +207,7 @@ fn show(words: &[&str]) -> Option<Result<Command, Fault>> {
         [name] => *name,
         ["time", "zone"] => "timezone",
         ["transaction", "isolation", "level"] => "transaction_isolation",
+        ["cluster", "evidence"] => "cluster evidence",
         _ => return None,
     };
     if let Some((show, ..)) = Show::ALL.iter().find(|(_, known, _)| *known == name) {

@@ -43,6 +43,7 @@ pub fn columns_of(command: &Command) -> Option<Columns> {
     match command {
         Command::Show(show) => Some(match show {
             Show::Cluster => cluster::COLUMNS,
+            Show::Evidence => cluster::EVIDENCE_COLUMNS,
             Show::Pools => pools::COLUMNS,
             Show::Servers => pools::SERVER_COLUMNS,
             Show::Clients => clients::COLUMNS,

@@ -125,6 +125,10 @@ pub struct StatusArgs {
     #[arg(short, long)]
     pub watch: bool,
 
+    /// Show also what the nodes, clients' connections and Patroni say, and what that leads to
+    #[arg(short, long)]
+    pub evidence: bool,
+
     /// Answer with JSON (with --watch: one object per line)
     #[arg(long)]
     pub json: bool,

@@ -27,12 +27,16 @@ pub fn run(file: &Path, args: &CheckArgs) -> Outcome {
 }
 
 fn summary(file: &Path, settings: &Settings) -> String {
-    let names: Vec<String> = settings
+    let mut names: Vec<String> = settings
         .cluster
         .nodes
         .iter()
         .map(|node| format!("{} ({}:{})", node.name, node.host, node.port))
         .collect();
+    if let Some(patroni) = &settings.cluster.patroni {
+        let endpoints: Vec<String> = patroni.endpoints.iter().map(ToString::to_string).collect();
+        names.push(format!("those that Patroni names ({})", endpoints.join(", ")));
+    }
     let policy = &settings.routing.policy;
     let pool = &settings.pool;
     format!(

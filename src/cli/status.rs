@@ -59,8 +59,11 @@ fn show(address: SocketAddr, args: &StatusArgs) -> Outcome {
         return print(&format!("{}\n", answer.trim_end()));
     }
     match serde_json::from_str::<Status>(&answer) {
-        Ok(status) if args.watch => print(&format!("\x1b[H\x1b[2J{}", table(&status))),
-        Ok(status) => print(&table(&status)),
+        Ok(status) => {
+            let clear = if args.watch { "\x1b[H\x1b[2J" } else { "" };
+            let evidence = if args.evidence { evidence(&status) } else { String::new() };
+            print(&format!("{clear}{}{evidence}", table(&status)))
+        }
         Err(error) => {
             eprintln!("pgweir: what answers at http://{address} is not a pgweir of this version: {error}");
             Outcome::Failed
@@ -93,17 +96,17 @@ fn table(status: &Status) -> String {
         "Host",
         "Role",
         "State",
-        "Replay",
         "TL",
         "Lag",
         "Staleness",
+        "Replay",
         "Reads",
         "Writes",
     ]);
     for node in &status.nodes {
         table.add_row(row(node));
     }
-    for column in 5..10 {
+    for column in [4, 5, 6, 8, 9] {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -118,6 +121,10 @@ fn headline(status: &Status) -> String {
             format!("CONFLICT: {one} and {other} both claim to be primary, writes stop")
         }
         (None, Some(name)) => format!("primary {name}"),
+        (None, None) if status.disowned.is_some() => {
+            let said = status.disowned.as_ref().map(|(node, why)| format!("{node} {why}"));
+            format!("no primary, writes wait: {}", said.unwrap_or_default())
+        }
         (None, None) => "no primary, writes wait".to_owned(),
     };
     format!("cluster {cluster} · {primary} · {} clients", status.clients)
@@ -129,13 +136,32 @@ fn row(node: &NodeRow) -> [String; 10] {
         format!("{}:{}", node.host, node.port),
         node.role.clone().unwrap_or_else(|| "-".to_owned()),
         node.state.clone(),
-        node.replay.clone().unwrap_or_else(|| "-".to_owned()),
         node.timeline.map_or("-".to_owned(), |timeline| timeline.to_string()),
         node.lag_bytes.map_or("-".to_owned(), bytes),
         node.staleness_seconds.map_or("-".to_owned(), seconds),
+        node.replay.clone().unwrap_or_else(|| "-".to_owned()),
         node.reads.to_string(),
         node.writes.to_string(),
     ]
+}
+
+/// Who says what, in the order in which it was weighed.
+fn evidence(status: &Status) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["Member", "Source", "Says", "Age"]);
+    for row in &status.evidence {
+        table.add_row([
+            row.member.clone().unwrap_or_else(|| "-".to_owned()),
+            row.source.clone(),
+            row.says.clone(),
+            row.age_seconds.map_or("-".to_owned(), seconds),
+        ]);
+    }
+    if let Some(column) = table.column_mut(3) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    format!("{table}\n")
 }
 
 fn errors(status: &Status) -> String {
@@ -166,6 +192,7 @@ fn seconds(seconds: f64) -> String {
 mod tests {
     use super::*;
     use crate::cluster::view::ClusterView;
+    use crate::http::status::EvidenceRow;
     use crate::http::{Readiness, StatusSource, serve};
     use std::sync::Arc;
 
@@ -218,6 +245,27 @@ mod tests {
             assert!(shown.contains(part), "{part} in\n{shown}");
         }
         assert!(shown.contains("no primary, writes wait"), "{shown}");
+        let header: Vec<&str> =
+            shown.lines().nth(2).unwrap().split('┆').map(|cell| cell.trim_matches(['│', ' '])).collect();
+        assert_eq!(header[..7], ["Member", "Host", "Role", "State", "TL", "Lag", "Staleness"]);
+    }
+
+    #[test]
+    fn the_evidence_is_shown_with_its_age_and_a_disowned_primary_with_the_reason() {
+        let row = EvidenceRow {
+            member: Some("pg1".to_owned()),
+            source: "patroni".to_owned(),
+            says: "leader, running".to_owned(),
+            age_seconds: Some(0.25),
+        };
+        let disowned = Some(("pg2".to_owned(), "is a primary, but Patroni names another leader".to_owned()));
+        let status = Status { evidence: vec![row], disowned, ..Status::default() };
+        let shown = evidence(&status);
+        for part in ["pg1", "patroni", "leader, running", "250 ms"] {
+            assert!(shown.contains(part), "{part} in\n{shown}");
+        }
+        let line = headline(&status);
+        assert!(line.contains("writes wait: pg2 is a primary, but Patroni names another leader"), "{line}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! All nodes: who is primary, on which timeline, on what evidence.
 
+use crate::cluster::resolver::Objection;
 use crate::lsn::TimelineId;
 use crate::node::{NodeId, Role};
 
@@ -16,6 +17,8 @@ pub struct Claim {
     pub system_identifier: Option<u64>,
     /// Was it ever asked, whatever came of it?
     pub attempted: bool,
+    /// Is it the same server as another node, reached by another name?
+    pub twin: bool,
 }
 
 /// Why a node may not serve although it answers.
@@ -27,6 +30,10 @@ pub enum Refusal {
     OldTimeline,
     /// It claims to be primary on the timeline of another primary.
     Conflict,
+    /// It is a primary, and Patroni objects.
+    Disowned(Objection),
+    /// It is the server that another node is, too.
+    Twin,
     /// A replica that is not proven to be on the primary's timeline: it may have run ahead of the
     /// fork, and show rows that the cluster lost.
     UnprovenBranch,
@@ -41,6 +48,8 @@ impl Refusal {
             Refusal::WrongSystem => "belongs to another cluster (different system identifier)",
             Refusal::OldTimeline => "is a primary on an old timeline",
             Refusal::Conflict => "is one of two primaries on the same timeline",
+            Refusal::Disowned(objection) => objection.as_str(),
+            Refusal::Twin => "is the same server as another node",
             Refusal::UnprovenBranch => "is not proven to be on the primary's timeline",
             Refusal::Undecided => "is not yet known to belong to this cluster",
         }
@@ -54,6 +63,8 @@ pub struct Standing {
     pub primary: Option<NodeId>,
     /// Two primaries on the newest timeline.
     pub conflict: Option<(NodeId, NodeId)>,
+    /// Who would be the primary, had Patroni nothing against it.
+    pub disowned: Option<(NodeId, Objection)>,
     /// The newest timeline seen.
     pub timeline: Option<TimelineId>,
     /// The cluster's system identifier.
@@ -71,13 +82,14 @@ impl Standing {
         let mut claimants = claims
             .iter()
             .filter(ours)
-            .filter(|claim| claim.role == Some(Role::Primary) && claim.timeline == timeline)
+            .filter(|claim| claim.timeline.is_some())
+            .filter(|claim| claim.role == Some(Role::Primary) && claim.timeline == timeline && !claim.twin)
             .map(|claim| claim.node);
         let (primary, conflict) = match (claimants.next(), claimants.next()) {
             (Some(one), Some(other)) => (None, Some((one, other))),
             (one, _) => (one, None),
         };
-        Standing { primary, conflict, timeline, system_identifier }
+        Standing { primary, conflict, disowned: None, timeline, system_identifier }
     }
 
     /// Why the node of `claim` may not serve; `None`: it may.
@@ -88,10 +100,14 @@ impl Standing {
         if claim.system_identifier != self.system_identifier {
             return Some(Refusal::WrongSystem);
         }
+        if claim.twin && claim.role.is_some() {
+            return Some(Refusal::Twin);
+        }
+        let objection = self.disowned.filter(|(node, _)| *node == claim.node);
         match claim.role? {
             Role::Primary if claim.timeline != self.timeline => Some(Refusal::OldTimeline),
             Role::Primary if self.conflict.is_some() => Some(Refusal::Conflict),
-            Role::Primary => None,
+            Role::Primary => objection.map(|(_, objection)| Refusal::Disowned(objection)),
             Role::Replica if claim.timeline != self.timeline => Some(Refusal::UnprovenBranch),
             Role::Replica => None,
         }

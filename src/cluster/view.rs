@@ -1,8 +1,10 @@
 //! The published, immutable picture of the cluster, and the few live numbers beside it.
 
+use crate::cluster::resolver::Objection;
 use crate::lsn::{Lsn, TimelineId};
 use crate::moment::Moment;
 use crate::node::{NodeId, Role};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -66,6 +68,10 @@ pub struct NodeView {
     pub host: Arc<str>,
     /// TCP port (or the number in the socket's name).
     pub port: u16,
+    /// The address that stands for `host`, where that is a name: whoever connects, connects there.
+    pub address: Option<IpAddr>,
+    /// How often it has moved: `NodeLive::place` as it was when this was drawn.
+    pub place: u64,
     /// Share of the reads relative to its peers; at least 1.
     pub weight: u32,
     /// Where it stands.
@@ -113,6 +119,8 @@ pub struct ClusterView {
     pub primary: Option<NodeId>,
     /// Two nodes that claim to be primary on one timeline.
     pub conflict: Option<(NodeId, NodeId)>,
+    /// Who would be the primary, had Patroni nothing against it.
+    pub disowned: Option<(NodeId, Objection)>,
     /// The newest timeline seen.
     pub timeline: Option<TimelineId>,
     /// PostgreSQL's system identifier.
@@ -129,13 +137,16 @@ impl ClusterView {
 
     /// May a session that has a connection to `id` as the primary's go on writing there? While nobody
     /// is the proven primary it may, for one late answer must not end transactions; unless something
-    /// speaks against it: another claimant of its timeline, news of a newer one, or of its role.
+    /// speaks against it: another claimant of its timeline, news of a newer one, or of its role, or Patroni.
     pub fn may_go_on_writing(&self, id: NodeId) -> bool {
         let was_last_seen_as =
             |node: &NodeView| node.role == Some(Role::Primary) && node.timeline == self.timeline;
         match self.primary {
             Some(primary) => primary == id,
-            None => self.conflict.is_none() && self.node(id).is_some_and(was_last_seen_as),
+            None => {
+                let objected = self.disowned.is_some_and(|(disowned, _)| disowned == id);
+                self.conflict.is_none() && !objected && self.node(id).is_some_and(was_last_seen_as)
+            }
         }
     }
 
@@ -147,6 +158,9 @@ impl ClusterView {
         match (claims, node.timeline < self.timeline, self.conflict.is_some()) {
             (true, true, _) => Some("old_timeline"),
             (true, false, true) => Some("conflict"),
+            (true, false, false) if self.disowned.is_some_and(|(disowned, _)| disowned == node.id) => {
+                Some("disowned")
+            }
             _ => None,
         }
     }
@@ -202,6 +216,8 @@ pub struct NodeLive {
     evidence: AtomicU64,
     /// Grows with every monitor connection: watermarks and "same replica" hold within one.
     incarnation: AtomicU64,
+    /// Grows when it is to be found elsewhere: connections to the place before count for nothing.
+    place: AtomicU64,
     /// Everything that it showed by then is visible on the primary (`freshness::fence`).
     fenced: AtomicU64,
     /// Everything inserted by then is visible on the primary, as a fence of this node has proven.
@@ -282,6 +298,18 @@ impl NodeLive {
         self.fenced.store(shown.0, Ordering::Release);
     }
 
+    /// How often it has moved.
+    pub fn place(&self) -> u64 {
+        self.place.load(Ordering::Acquire)
+    }
+
+    /// It is to be found elsewhere: what was known of it is of another server, perhaps.
+    pub fn moved(&self) {
+        self.place.fetch_add(1, Ordering::AcqRel);
+        self.evidence.store(Moment::NEVER.0, Ordering::Release);
+        self.forget();
+    }
+
     /// Somebody waits for a fence up to `moment`.
     pub fn want_fence(&self, moment: Moment) {
         self.fence_wanted.fetch_max(moment.0, Ordering::AcqRel);
@@ -339,6 +367,8 @@ mod tests {
             name: Arc::from("pg"),
             host: Arc::from("h"),
             port: 1,
+            address: None,
+            place: 0,
             weight: 1,
             zone: None,
             tags: Arc::from([]),
@@ -378,6 +408,10 @@ mod tests {
                 ..Default::default()
             };
             assert_eq!(view.may_go_on_writing(one), expected, "{primary:?} {conflict:?} {role} {newest}");
+            // Patroni speaks against it.
+            let disowned = Some((one, Objection::OtherLeader));
+            let view = ClusterView { disowned, ..view };
+            assert_eq!(view.may_go_on_writing(one), expected && primary.is_some());
         }
     }
 
@@ -395,6 +429,8 @@ mod tests {
         (view.primary, view.conflict) = (None, Some((NodeId(0), NodeId(1))));
         view.nodes[0].timeline = Some(TimelineId(2));
         assert_eq!(why(&view), [Some("conflict"), Some("conflict"), None]);
+        (view.conflict, view.disowned) = (None, Some((NodeId(0), Objection::OtherLeader)));
+        assert_eq!(why(&view), [Some("disowned"), None, None]);
         view.nodes[0].state = NodeState::Down;
         assert_eq!(why(&view)[0], None);
     }

@@ -14,6 +14,8 @@ pub enum ReloadAction {
     RemoveNode(String),
     /// `cluster.monitor` changed.
     Monitor,
+    /// `cluster.patroni` or `cluster.resolve_interval` changed.
+    Discovery,
     /// `pool` or `databases` changed: limits and modes of pools, aliases.
     Pools,
     /// `routing` changed.
@@ -37,6 +39,7 @@ impl fmt::Display for ReloadAction {
             ReloadAction::ChangeNode(node) => write!(f, "node {} changed", node.name),
             ReloadAction::RemoveNode(name) => write!(f, "node {name} removed"),
             ReloadAction::Monitor => f.write_str("monitor changed"),
+            ReloadAction::Discovery => f.write_str("discovery changed"),
             ReloadAction::Pools => f.write_str("pools changed"),
             ReloadAction::Routing => f.write_str("routing changed"),
             ReloadAction::Auth => f.write_str("auth changed"),
@@ -54,6 +57,11 @@ pub fn diff(old: &Settings, new: &Settings) -> Vec<ReloadAction> {
     let (old_cache, new_cache) = (old.limits.statement_cache, new.limits.statement_cache);
     let compared = [
         (old.cluster.monitor != new.cluster.monitor, ReloadAction::Monitor),
+        (
+            old.cluster.patroni != new.cluster.patroni
+                || old.cluster.resolve_interval != new.cluster.resolve_interval,
+            ReloadAction::Discovery,
+        ),
         (old.pool != new.pool || old.databases != new.databases, ReloadAction::Pools),
         (old.routing != new.routing, ReloadAction::Routing),
         (old.auth != new.auth, ReloadAction::Auth),

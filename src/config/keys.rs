@@ -27,10 +27,27 @@ pub const TOP: Kind = Kind {
     ],
 };
 /// `cluster:`
-pub const CLUSTER: Kind = Kind { place: "cluster", keys: &["nodes", "monitor"] };
+pub const CLUSTER: Kind =
+    Kind { place: "cluster", keys: &["nodes", "resolve_interval", "patroni", "monitor"] };
 /// One of `cluster.nodes:`
 pub const NODE: Kind =
-    Kind { place: "cluster.nodes[]", keys: &["name", "host", "port", "weight", "zone", "tags"] };
+    Kind { place: "cluster.nodes[]", keys: &["name", "host", "port", "resolve", "weight", "zone", "tags"] };
+/// `cluster.patroni:`
+pub const PATRONI: Kind = Kind {
+    place: "cluster.patroni",
+    keys: &[
+        "endpoints",
+        "user",
+        "password",
+        "password_file",
+        "ca",
+        "verify",
+        "cert",
+        "key",
+        "interval",
+        "timeout",
+    ],
+};
 /// `cluster.monitor:`
 pub const MONITOR: Kind = Kind {
     place: "cluster.monitor",
@@ -138,10 +155,11 @@ pub const LIMITS: Kind = Kind {
 pub const LOG: Kind = Kind { place: "log", keys: &["level", "format"] };
 
 /// All of them.
-pub const ALL: [&Kind; 21] = [
+pub const ALL: [&Kind; 22] = [
     &TOP,
     &CLUSTER,
     &NODE,
+    &PATRONI,
     &MONITOR,
     &POOL,
     &DATABASE,

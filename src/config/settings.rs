@@ -1,6 +1,12 @@
 //! What a configuration file means once it is checked and complete: no option is missing, every
 //! number is within its range, every reference points at something.
 
+mod cluster;
+
+pub use cluster::{
+    ClusterSettings, Endpoint, MonitorSettings, NODES_MAX, NodeSettings, PatroniSettings, Resolve, Verify,
+};
+
 use crate::config::secret::Secret;
 use crate::routing::request::{Consistency, RoutingPolicy};
 use crate::routing::rules::Rules;
@@ -74,51 +80,6 @@ impl fmt::Display for Listen {
             Listen::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
-}
-
-/// The cluster.
-#[derive(Clone, PartialEq, Debug)]
-pub struct ClusterSettings {
-    /// Between 1 and [`NODES_MAX`], with distinct names.
-    pub nodes: Vec<NodeSettings>,
-    /// How they are watched.
-    pub monitor: MonitorSettings,
-}
-
-/// More nodes than this do not fit into a request's set of excluded nodes.
-pub const NODES_MAX: usize = 64;
-
-/// One PostgreSQL instance. Its role is measured, never configured.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct NodeSettings {
-    /// Metric label, tables, logs.
-    pub name: String,
-    /// Host name, address, or the folder of a Unix socket.
-    pub host: String,
-    /// TCP port, or the number in the socket's name.
-    pub port: u16,
-    /// Share of the reads relative to its peers, 1 to 1000.
-    pub weight: u32,
-    /// Where it stands.
-    pub zone: Option<String>,
-    /// Free words that rules may ask for.
-    pub tags: Vec<String>,
-}
-
-/// How the nodes are watched.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct MonitorSettings {
-    /// The role that takes samples; `pg_monitor` membership is enough.
-    pub user: String,
-    /// Its password.
-    pub password: Option<Secret>,
-    /// The database it connects to.
-    pub database: String,
-    /// Between two samples of one node when nobody waits for one.
-    pub interval: Duration,
-    /// No write goes to a primary that has not answered for so long; it is down then. Ten intervals, at least a
-    /// second, unless it is set.
-    pub fence_after: Duration,
 }
 
 /// When a server connection goes back to its pool.
@@ -484,18 +445,6 @@ pub struct LogSettings {
     pub level: String,
     /// The lines' form.
     pub format: LogFormat,
-}
-
-impl Default for MonitorSettings {
-    fn default() -> MonitorSettings {
-        MonitorSettings {
-            user: "pgweir".to_owned(),
-            password: None,
-            database: "postgres".to_owned(),
-            interval: Duration::from_millis(100),
-            fence_after: Duration::from_secs(1),
-        }
-    }
 }
 
 impl Default for RoutingSettings {

@@ -2,7 +2,7 @@
 
 use crate::config::nearest::nearest;
 use crate::config::reader::Wrong;
-use crate::config::settings::Listen;
+use crate::config::settings::{Endpoint, Listen};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -10,6 +10,9 @@ use std::time::Duration;
 
 /// `unix` sockets' paths are at most this long (`sun_path`, less its final zero).
 const SOCKET_PATH_MAX: usize = 107;
+
+/// Where Patroni's API listens unless it is told otherwise.
+const PATRONI_PORT: u16 = 8008;
 
 /// Any text but the empty one.
 pub fn text(value: &str) -> Result<String, Wrong> {
@@ -195,6 +198,39 @@ fn socket_path(path: &str) -> Result<Listen, Wrong> {
         return Err(format!("the path of a Unix socket has at most {SOCKET_PATH_MAX} bytes").into());
     }
     Ok(Listen::Unix(PathBuf::from(path)))
+}
+
+/// `http://host:port` or `https://host:port`; the port is Patroni's unless it is there.
+pub fn endpoint(value: &str) -> Result<Endpoint, Wrong> {
+    let wrong = || format!("expected a URL such as https://10.0.0.1:8008, found \"{value}\"");
+    let (scheme, rest) = value.split_once("://").ok_or_else(wrong)?;
+    let encrypted = match scheme {
+        "http" => false,
+        "https" => true,
+        _ => return Err(wrong().into()),
+    };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.contains('@') {
+        return Err("a URL has no password in it: give user, and password or password_file".into());
+    }
+    if let Some((_, path)) = rest.split_once('/') {
+        return Err(format!("a URL of the API has no path, found \"/{path}\"").into());
+    }
+    let (name, port) = match rest.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => {
+            let port = port.parse().map_err(|_| format!("\"{port}\" is not a port (1 to 65535)"))?;
+            (name, port)
+        }
+        _ => (rest, PATRONI_PORT),
+    };
+    if port == 0 {
+        return Err("\"0\" is not a port (1 to 65535)".into());
+    }
+    let name = name.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(name);
+    if name.starts_with('/') {
+        return Err(wrong().into());
+    }
+    Ok(Endpoint { encrypted, host: host(name)?, port })
 }
 
 /// `ip:port`, or `off` for none.

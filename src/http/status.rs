@@ -1,5 +1,6 @@
 //! What is told about a running pgweir: the table of nodes, pools and counts.
 
+use crate::cluster::evidence::Line;
 use crate::cluster::view::{ClusterView, NodeState, NodeView};
 use crate::moment::Moment;
 use crate::telemetry::metrics::{Metrics, Traffic, staleness};
@@ -58,8 +59,12 @@ pub struct Status {
     pub conflict: Option<(String, String)>,
     /// Client connections.
     pub clients: u64,
+    /// Who would be the primary, had Patroni nothing against it, and what that is.
+    pub disowned: Option<(String, String)>,
     /// The nodes, in the configuration's order.
     pub nodes: Vec<NodeRow>,
+    /// Who says what about them; the verdict comes last.
+    pub evidence: Vec<EvidenceRow>,
     /// The pools.
     pub pools: Vec<PoolRow>,
     /// Statements by node, role and reason.
@@ -112,6 +117,31 @@ pub struct NodeRow {
     pub last_error: Option<String>,
 }
 
+/// What somebody says.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EvidenceRow {
+    /// About whom; `None`: all.
+    pub member: Option<String>,
+    /// `sql`, `connections`, `patroni`, `verdict`.
+    pub source: String,
+    /// What.
+    pub says: String,
+    /// How old it is.
+    pub age_seconds: Option<f64>,
+}
+
+impl From<Line> for EvidenceRow {
+    fn from(line: Line) -> EvidenceRow {
+        EvidenceRow {
+            member: line.member.map(|member| member.to_string()),
+            source: line.source.as_str().to_owned(),
+            says: line.says,
+            age_seconds: line.age.map(|age| age.as_secs_f64()),
+        }
+    }
+}
+
 /// One pool.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -151,7 +181,7 @@ pub struct StatementRow {
 }
 
 impl Status {
-    /// What `view` and `metrics` say; `clients`, `pools` and `uptime_seconds` are the caller's.
+    /// What `view` and `metrics` say; `clients`, `pools`, `evidence` and `uptime_seconds` are the caller's.
     pub fn of(view: &ClusterView, metrics: &Metrics, now: Moment) -> Status {
         let name = |id| view.node(id).map(|node| node.name.to_string());
         Status {
@@ -160,6 +190,9 @@ impl Status {
             timeline: view.timeline.map(|timeline| timeline.0),
             primary: view.primary.and_then(name),
             conflict: view.conflict.and_then(|(one, other)| name(one).zip(name(other))),
+            disowned: view
+                .disowned
+                .and_then(|(node, objection)| name(node).zip(Some(objection.as_str().to_owned()))),
             nodes: view
                 .nodes
                 .iter()

@@ -1,7 +1,10 @@
 //! Samples and failures in, the published picture out. No I/O and no clock: the tasks of
 //! `monitor::probe` feed it under one lock, so that every node's live numbers have one writer.
 
+mod testimony;
+
 use crate::cluster::health::{Evidence, Failure, HealthPolicy};
+use crate::cluster::resolver::resolve;
 use crate::cluster::roles::{Claim, Standing};
 use crate::cluster::view::{ClusterView, NodeLive, NodeState, NodeView, Standby};
 use crate::freshness::forks::Forks;
@@ -10,7 +13,8 @@ use crate::freshness::ring::{PrimaryRing, PrimarySample, Pushed, WalGeometry};
 use crate::freshness::token::{Proof, Token};
 use crate::lsn::{Lsn, TimelineId, WalPosition};
 use crate::moment::Moment;
-use crate::monitor::settings::NodeSettings;
+use crate::monitor::picture::testimony::Hearing;
+use crate::monitor::settings::{Addresses, NodeSettings};
 use crate::monitor::tracked::Tracked;
 use crate::node::{NodeId, Role};
 use std::sync::Arc;
@@ -23,6 +27,8 @@ pub struct Identity {
     pub system_identifier: u64,
     /// Sizes of its WAL.
     pub geometry: WalGeometry,
+    /// `pg_postmaster_start_time()`, in microseconds.
+    pub started: Option<i64>,
 }
 
 /// One answer of a node.
@@ -77,6 +83,10 @@ pub struct Picture {
     shut_down: Option<NodeId>,
     /// The newest failover.
     failover: Option<Failover>,
+    /// What Patroni said.
+    hearing: Hearing,
+    /// The newest moment that was told.
+    now: Moment,
     refreshed: Moment,
 }
 
@@ -94,6 +104,8 @@ impl Picture {
             left: PrimaryRing::default(),
             shut_down: None,
             failover: None,
+            hearing: Hearing::default(),
+            now: Moment::NEVER,
             refreshed: Moment::NEVER,
         };
         picture.reload(nodes, policy);
@@ -144,10 +156,12 @@ impl Picture {
     fn add(&mut self, settings: &NodeSettings) {
         match self.view.nodes.iter().position(|node| is_same(node, settings)) {
             Some(index) => {
-                if self.tracked[index].health.state() == NodeState::Removed {
-                    self.tracked[index] = Tracked::new();
+                let (node, tracked) = (&mut self.view.nodes[index], &mut self.tracked[index]);
+                if tracked.health.state() == NodeState::Removed {
+                    *tracked = Tracked::new();
                 }
-                let node = &mut self.view.nodes[index];
+                place_at(settings, node, tracked);
+                tracked.without_reads = settings.without_reads;
                 node.weight = settings.weight.max(1);
                 node.zone = settings.zone.as_deref().map(Arc::from);
                 node.tags = settings.tags.iter().map(|tag| Arc::from(tag.as_str())).collect();
@@ -156,7 +170,8 @@ impl Picture {
             None => {
                 if let Ok(number) = u16::try_from(self.tracked.len()) {
                     self.view.nodes.push(unknown_node(NodeId(number), settings));
-                    self.tracked.push(Tracked::new());
+                    let without_reads = settings.without_reads;
+                    self.tracked.push(Tracked { without_reads, ..Tracked::new() });
                 }
             }
         }
@@ -176,6 +191,7 @@ impl Picture {
         }
         tracked.system_identifier = Some(identity.system_identifier);
         tracked.geometry = identity.geometry;
+        tracked.started = identity.started;
         // It restarted: what it proved before, it must prove again.
         if tracked.health.role() == Some(Role::Replica) {
             tracked.timeline = None;
@@ -184,15 +200,17 @@ impl Picture {
 
     /// `node` answered.
     pub fn sampled(&mut self, node: NodeId, sample: Sample, now: Moment) -> Outcome {
+        self.now = self.now.max(now);
         self.note_promotion(node, sample);
         let Some((tracked, view)) = self.entry(node) else { return Outcome::default() };
         if tracked.health.state() == NodeState::Removed {
             return Outcome::default();
         }
-        let role = match sample {
-            Sample::Primary(_) => Role::Primary,
-            Sample::Replica(_) => Role::Replica,
+        let (role, sent) = match sample {
+            Sample::Primary(sample) => (Role::Primary, sample.sent),
+            Sample::Replica(sample) => (Role::Replica, sample.sent),
         };
+        tracked.answered = Some(sent);
         if tracked.health.role().is_some_and(|old| old != role) {
             tracked.timeline = None;
             tracked.forget(&view.live);
@@ -355,6 +373,7 @@ impl Picture {
 
     /// An attempt to measure `node` failed.
     pub fn failed(&mut self, node: NodeId, failure: Failure, error: &str, now: Moment) -> Outcome {
+        self.now = self.now.max(now);
         let policy = self.policy;
         let Some((tracked, view)) = self.entry(node) else { return Outcome::default() };
         tracked.attempted = true;
@@ -371,8 +390,10 @@ impl Picture {
 
     /// The relay saw something on its own connections.
     pub fn witnessed(&mut self, node: NodeId, evidence: Evidence, now: Moment) -> Outcome {
+        self.now = self.now.max(now);
         let Some((tracked, view)) = self.entry(node) else { return Outcome::default() };
         if tracked.health.witnessed(evidence) {
+            tracked.changed = Some(now);
             tracked.forget(&view.live);
             tracked.timeline = None;
             view.last_error = Some(Arc::from("in_hot_standby changed: its role is being measured again"));
@@ -422,7 +443,7 @@ impl Picture {
     /// must prove themselves again.
     fn settle(&mut self) {
         let claims: Vec<Claim> = self.claims().collect();
-        let next = self.standing.advance(&claims);
+        let next = resolve(&self.standing, &claims, self.hearing.word_at(self.now));
         let new_timeline = next.timeline != self.standing.timeline;
         let previous = next.primary.and_then(|primary| self.ring_of.replace(primary));
         let of_another = next.primary.is_some() && previous != next.primary && self.ring.newest().is_some();
@@ -442,13 +463,14 @@ impl Picture {
     }
 
     fn claims(&self) -> impl Iterator<Item = Claim> {
-        let configured = |(_, tracked): &(&NodeView, &Tracked)| tracked.health.state() != NodeState::Removed;
-        self.view
-            .nodes
-            .iter()
-            .zip(&self.tracked)
-            .filter(configured)
-            .map(|(view, tracked)| tracked.claim(view.id))
+        let configured = |(_, tracked): &(usize, &Tracked)| tracked.health.state() != NodeState::Removed;
+        let nodes = self.tracked.iter().enumerate().filter(configured);
+        nodes.map(|(index, tracked)| tracked.claim(self.view.nodes[index].id, self.has_twin(index)))
+    }
+
+    /// Is this node the same server as one before it?
+    fn has_twin(&self, index: usize) -> bool {
+        self.tracked[..index].iter().any(|other| self.tracked[index].is_twin_of(other))
     }
 
     /// The new picture, if something in it matters or its numbers have become old.
@@ -466,14 +488,18 @@ impl Picture {
         let insert = self.ring.newest().map(|sample| sample.insert);
         let standing = self.standing;
         let mut changed = now == Moment::NEVER;
-        for (node, tracked) in self.view.nodes.iter_mut().zip(&self.tracked) {
-            changed |= tracked.draw(node, insert, &standing);
+        for (index, node) in self.view.nodes.iter_mut().enumerate() {
+            let (before, tracked) = (&self.tracked[..index], &self.tracked[index]);
+            let twin = before.iter().any(|other| tracked.is_twin_of(other));
+            changed |= tracked.draw(node, insert, &standing, twin);
         }
         changed |= self.view.primary != standing.primary
             || self.view.conflict != standing.conflict
+            || self.view.disowned != standing.disowned
             || self.view.timeline != standing.timeline;
         self.view.primary = standing.primary;
         self.view.conflict = standing.conflict;
+        self.view.disowned = standing.disowned;
         self.view.timeline = standing.timeline;
         self.view.system_identifier = standing.system_identifier;
         changed
@@ -481,7 +507,24 @@ impl Picture {
 }
 
 fn is_same(node: &NodeView, settings: &NodeSettings) -> bool {
-    *node.name == *settings.name && *node.host == *settings.host && node.port == settings.port
+    let listed_there = *node.host == *settings.host && node.port == settings.port;
+    *node.name == *settings.name && (settings.found || listed_there)
+}
+
+/// A node that was found may be found elsewhere the next time.
+fn place_at(settings: &NodeSettings, node: &mut NodeView, tracked: &mut Tracked) {
+    let address = match settings.addresses {
+        Addresses::Fixed(address) => Some(address),
+        Addresses::Any | Addresses::Each => node.address.filter(|_| *node.host == *settings.host),
+    };
+    if *node.host == *settings.host && node.port == settings.port && node.address == address {
+        return;
+    }
+    tracked.start_over(&node.live);
+    node.host = Arc::from(settings.host.as_str());
+    node.port = settings.port;
+    node.address = address;
+    node.place = node.live.place();
 }
 
 fn unknown_node(id: NodeId, settings: &NodeSettings) -> NodeView {
@@ -490,6 +533,11 @@ fn unknown_node(id: NodeId, settings: &NodeSettings) -> NodeView {
         name: Arc::from(settings.name.as_str()),
         host: Arc::from(settings.host.as_str()),
         port: settings.port,
+        address: match settings.addresses {
+            Addresses::Fixed(address) => Some(address),
+            Addresses::Any | Addresses::Each => None,
+        },
+        place: 0,
         weight: settings.weight.max(1),
         zone: settings.zone.as_deref().map(Arc::from),
         tags: settings.tags.iter().map(|tag| Arc::from(tag.as_str())).collect(),

@@ -2,17 +2,18 @@
 
 use crate::clock;
 use crate::cluster::health::{Failure, HealthPolicy};
-use crate::cluster::view::Standby;
+use crate::cluster::view::{NodeView, Standby};
 use crate::freshness::defect::Defect;
 use crate::freshness::flush::Unflushed;
 use crate::freshness::ring::{PrimarySample, WalGeometry};
 use crate::lsn::{Lsn, TimelineId};
 use crate::moment::Moment;
 use crate::monitor::picture::{Identity, ReplicaSample, Sample};
-use crate::monitor::settings::MonitorSettings;
-use crate::monitor::{Shared, count};
+use crate::monitor::settings::{Addresses, MonitorSettings};
+use crate::monitor::{Shared, count, names};
 use crate::node::NodeId;
 use std::error::Error;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -57,7 +58,8 @@ const STANDBY_EVERY: Duration = Duration::from_secs(1);
 
 const IDENTITY: &str = "SELECT system_identifier,
   pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_block_size')),
-  pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size'))
+  pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')),
+  (1000000 * EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time()))::pg_catalog.int8
   FROM pg_catalog.pg_control_system()";
 
 /// The timeline of the last restartpoint, and of the minimum recovery point: late, but readable
@@ -68,6 +70,9 @@ const BRANCH: &str = "SELECT GREATEST(
 
 /// Its commit is synchronous, because it is transactional; nobody reads the message.
 const FLUSH: &str = "SELECT pg_catalog.pg_logical_emit_message(true, 'pgweir', '')";
+
+/// Of one name, so many addresses are tried.
+const ADDRESSES_MAX: usize = 8;
 
 /// Why a connection ended, or was not made.
 struct Broken {
@@ -111,24 +116,30 @@ async fn live_once(
     wake: &Arc<Notify>,
     pause: &mut Duration,
 ) -> Option<Broken> {
-    let (settings, view) = {
+    let (settings, view, nodes) = {
         let shared = shared.upgrade()?;
-        (shared.settings.load_full(), shared.view.load_full())
+        (shared.settings.load_full(), shared.view.load_full(), shared.nodes.load_full())
     };
     let at = view.node(node)?;
+    let known = nodes.iter().find(|known| *known.name == *at.name);
     let policy = settings.policy;
-    let connected = timeout(policy.connect_timeout, open(&settings, &at.host, at.port, wake)).await;
-    let (mut link, identity) = match connected {
-        Ok(Ok(opened)) => opened,
-        Ok(Err(broken)) => return Some(broken),
-        Err(_) => {
-            let error = "no connection within connect_timeout".to_owned();
-            return Some(Broken { failure: Failure::Late, error, in_order: false });
-        }
-    };
+    let (mut link, identity, address) =
+        match reach(&settings, at, known.map(|known| known.addresses), wake).await {
+            Ok(reached) => reached,
+            Err(broken) => return Some(broken),
+        };
     {
         let shared = shared.upgrade()?;
-        shared.picture().connected(node, identity);
+        let outcome = {
+            let mut picture = shared.picture();
+            let outcome = picture.reached(node, address, clock::now());
+            picture.connected(node, identity);
+            outcome
+        };
+        if outcome.view.is_some() {
+            shared.perform(outcome);
+            shared.moved(node, shared.view.load().node(node).map_or(0, |node| node.place));
+        }
         shared.lines().insert(node, Arc::clone(&link.client));
     }
     let broken = loop {
@@ -189,16 +200,65 @@ enum Pace {
     Behind,
 }
 
+/// Connects to the node: where it is a name, to the first of its addresses that answers, the one that was
+/// used before first.
+async fn reach(
+    settings: &MonitorSettings,
+    at: &NodeView,
+    addresses: Option<Addresses>,
+    wake: &Arc<Notify>,
+) -> Result<(Link, Identity, Option<IpAddr>), Broken> {
+    let limit = settings.policy.connect_timeout;
+    let mut failed =
+        Broken { failure: Failure::Refused, error: "its name has no address".to_owned(), in_order: false };
+    for address in candidates(at, addresses.unwrap_or_default(), limit).await? {
+        failed = match timeout(limit, open(settings, at, address, wake)).await {
+            Ok(Ok((link, identity))) => return Ok((link, identity, address)),
+            Ok(Err(broken)) => broken,
+            Err(_) => {
+                let error = "no connection within connect_timeout".to_owned();
+                Broken { failure: Failure::Late, error, in_order: false }
+            }
+        };
+    }
+    Err(failed)
+}
+
+/// `None`: its host needs no looking up.
+async fn candidates(
+    at: &NodeView,
+    addresses: Addresses,
+    limit: Duration,
+) -> Result<Vec<Option<IpAddr>>, Broken> {
+    if let Addresses::Fixed(address) = addresses {
+        return Ok(vec![Some(address)]);
+    }
+    if !names::is_name(&at.host) {
+        return Ok(vec![None]);
+    }
+    let mut found = names::look_up(&at.host, limit).await.map_err(|error| Broken {
+        failure: Failure::Refused,
+        error,
+        in_order: false,
+    })?;
+    found.sort_by_key(|address| Some(*address) != at.address);
+    found.truncate(ADDRESSES_MAX);
+    Ok(found.into_iter().map(Some).collect())
+}
+
 async fn open(
     settings: &MonitorSettings,
-    host: &str,
-    port: u16,
+    at: &NodeView,
+    address: Option<IpAddr>,
     wake: &Arc<Notify>,
 ) -> Result<(Link, Identity), Broken> {
     let mut config = Config::new();
+    if let Some(address) = address {
+        config.hostaddr(address);
+    }
     config
-        .host(host)
-        .port(port)
+        .host(&*at.host)
+        .port(at.port)
         .user(&settings.user)
         .dbname(&settings.database)
         .application_name("pgweir monitor")
@@ -475,8 +535,9 @@ fn identity_of(row: &Row) -> Result<Identity, tokio_postgres::Error> {
     let block: i64 = row.try_get(1)?;
     let segment: i64 = row.try_get(2)?;
     let geometry = WalGeometry { block_size: block.unsigned_abs(), segment_size: segment.unsigned_abs() };
+    let started: Option<i64> = row.try_get(3)?;
     // PostgreSQL's identifier is unsigned, its SQL type is not.
-    Ok(Identity { system_identifier: identifier.cast_unsigned(), geometry })
+    Ok(Identity { system_identifier: identifier.cast_unsigned(), geometry, started })
 }
 
 fn refused(error: tokio_postgres::Error) -> Broken {

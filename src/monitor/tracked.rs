@@ -1,6 +1,7 @@
 //! What is known of one node, and how it is drawn into the picture.
 
 use crate::cluster::health::Health;
+use crate::cluster::resolver::Objection;
 use crate::cluster::roles::{Claim, Refusal, Standing};
 use crate::cluster::view::{NodeLive, NodeState, NodeView, Standby};
 use crate::freshness::ring::{WalGeometry, Watermark};
@@ -19,6 +20,8 @@ pub struct Tracked {
     pub system_identifier: Option<u64>,
     /// Sizes of its WAL.
     pub geometry: WalGeometry,
+    /// When its postmaster was started: who has the same is the same server.
+    pub started: Option<i64>,
     /// Was it ever asked?
     pub attempted: bool,
     /// The timeline it is proven to be on.
@@ -29,14 +32,20 @@ pub struct Tracked {
     pub standby: Standby,
     /// Is replay paused?
     pub paused: bool,
+    /// When the question was sent that it answered last.
+    pub answered: Option<Moment>,
     /// The newest sample since its connection was made.
     pub sent: Option<Moment>,
     /// The best proof since its connection was made.
     pub watermark: Watermark,
     /// How long replay takes.
     pub catch_up: CatchUp,
+    /// When a client's connection reported another `in_hot_standby`.
+    pub changed: Option<Moment>,
     /// Has an operator banned it from serving reads?
     pub banned: bool,
+    /// Is it not to be read from, as Patroni says?
+    pub without_reads: bool,
     /// For tests: what was proven once counts for ever.
     pub keeps_proofs: bool,
 }
@@ -48,15 +57,19 @@ impl Tracked {
             health: Health::default(),
             system_identifier: None,
             geometry: WalGeometry::default(),
+            started: None,
             attempted: false,
             timeline: None,
             position: None,
             standby: Standby::default(),
             paused: false,
+            answered: None,
             sent: None,
             watermark: Watermark::default(),
             catch_up: CatchUp::default(),
+            changed: None,
             banned: false,
+            without_reads: false,
             keeps_proofs: false,
         }
     }
@@ -72,8 +85,23 @@ impl Tracked {
         live.forget();
     }
 
-    /// For `cluster::roles`.
-    pub fn claim(&self, node: NodeId) -> Claim {
+    /// It is somewhere else now, and may be another server: nothing of it is known.
+    pub fn start_over(&mut self, live: &NodeLive) {
+        live.moved();
+        let (banned, without_reads, keeps_proofs) = (self.banned, self.without_reads, self.keeps_proofs);
+        *self = Tracked { banned, without_reads, keeps_proofs, ..Tracked::new() };
+    }
+
+    /// Is it the same server as `other`, by another name?
+    pub fn is_twin_of(&self, other: &Tracked) -> bool {
+        self.started.is_some()
+            && self.started == other.started
+            && self.system_identifier == other.system_identifier
+            && matches!(other.health.state(), NodeState::Up | NodeState::Suspect)
+    }
+
+    /// For `cluster::roles`; `twin`: it is the server that another node is, too.
+    pub fn claim(&self, node: NodeId, twin: bool) -> Claim {
         let role = self.health.role().filter(|&role| self.health.holds_role(role));
         Claim {
             node,
@@ -81,17 +109,18 @@ impl Tracked {
             timeline: self.timeline,
             system_identifier: self.system_identifier,
             attempted: self.attempted,
+            twin,
         }
     }
 
     /// Brings the node's view up to date; `true` when more than numbers changed.
-    pub fn draw(&self, node: &mut NodeView, insert: Option<Lsn>, standing: &Standing) -> bool {
+    pub fn draw(&self, node: &mut NodeView, insert: Option<Lsn>, standing: &Standing, twin: bool) -> bool {
         let role = self.health.role();
         let refusal = match self.health.state() {
-            NodeState::Up | NodeState::Suspect => standing.refusal(&self.claim(node.id)),
+            NodeState::Up | NodeState::Suspect => standing.refusal(&self.claim(node.id, twin)),
             NodeState::Unknown | NodeState::Down | NodeState::Removed => None,
         };
-        let serves_reads = refusal.is_none() && self.sent.is_some() && !self.banned;
+        let serves_reads = refusal.is_none() && self.sent.is_some() && !self.banned && !self.without_reads;
         let changed = node.state != self.health.state()
             || node.role != role
             || node.timeline != self.timeline
@@ -112,7 +141,8 @@ impl Tracked {
             (Some(Role::Primary), ..) => Some(0),
             _ => None,
         };
-        note_refusal(node, refusal.map(Refusal::as_str).or(self.banned.then_some(BANNED)));
+        let kept_away = self.banned.then_some(BANNED).or(self.without_reads.then_some(WITHOUT_READS));
+        note_refusal(node, refusal.map(Refusal::as_str).or(kept_away));
         changed
     }
 }
@@ -120,12 +150,19 @@ impl Tracked {
 /// What tables say of a node that an operator has banned.
 const BANNED: &str = "banned by an operator: UNBAN ends that";
 
+/// The same of Patroni's wish.
+const WITHOUT_READS: &str = "no reads: it carries Patroni's tag noloadbalance";
+
 /// A refusal stands in `last_error` while it lasts.
 fn note_refusal(node: &mut NodeView, wanted: Option<&'static str>) {
-    const ALL: [Refusal; 5] = [
+    const ALL: [Refusal; 9] = [
         Refusal::WrongSystem,
         Refusal::OldTimeline,
         Refusal::Conflict,
+        Refusal::Disowned(Objection::OtherLeader),
+        Refusal::Disowned(Objection::NoLeader),
+        Refusal::Disowned(Objection::Disputed),
+        Refusal::Twin,
         Refusal::UnprovenBranch,
         Refusal::Undecided,
     ];
@@ -133,7 +170,9 @@ fn note_refusal(node: &mut NodeView, wanted: Option<&'static str>) {
     if wanted.is_some() && shown != wanted {
         node.last_error = wanted.map(Arc::from);
     } else if wanted.is_none()
-        && (shown == Some(BANNED) || ALL.iter().any(|refusal| shown == Some(refusal.as_str())))
+        && (shown == Some(BANNED)
+            || shown == Some(WITHOUT_READS)
+            || ALL.iter().any(|refusal| shown == Some(refusal.as_str())))
     {
         node.last_error = None;
     }

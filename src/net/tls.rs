@@ -3,6 +3,7 @@
 //! Everything here is a plain constructor: a reload makes new values and swaps them in; connections
 //! that exist keep what they have.
 
+mod api;
 mod certificate;
 mod explain;
 mod pem;
@@ -18,6 +19,7 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+pub use api::{ApiTls, ApiVerification};
 pub use certificate::common_name;
 pub use explain::server_handshake_fault;
 use verify::{Identity, PostgresVerifier};

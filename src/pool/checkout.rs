@@ -213,6 +213,11 @@ impl Pool {
 
     /// The connection on the worker that is going to use it; one that cannot be moved is lost.
     fn settled(self: &Arc<Pool>, connection: Connection) -> Option<Lease> {
+        if !connection.is_in_place() {
+            drop(connection);
+            self.closed();
+            return None;
+        }
         match connection.settle() {
             Ok(connection) => Some(Lease::new(self, connection)),
             Err(error) => {

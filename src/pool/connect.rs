@@ -16,6 +16,7 @@ use crate::session::settings::Settings;
 use crate::wire::frame::{HEADER_LEN, header};
 use crate::wire::startup::LATEST_MINOR;
 use crate::wire::{backend, writers};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -34,8 +35,12 @@ pub struct Target<'a> {
     pub node_name: &'a str,
     /// Its live numbers.
     pub live: Arc<NodeLive>,
+    /// Where the node is (`NodeView::place`).
+    pub place: u64,
     /// Host name, address, or a socket's folder.
     pub host: &'a str,
+    /// The address to use for it, where it is a name.
+    pub address: Option<IpAddr>,
     /// Port.
     pub port: u16,
     /// The database.
@@ -55,14 +60,24 @@ pub struct Target<'a> {
     pub timeout: Duration,
 }
 
-/// Opens the byte stream to a node: TCP or Unix socket, TLS as the mode says.
-pub async fn open_stream(host: &str, port: u16, tls: &ServerTls) -> Result<Stream, Fault> {
+/// Opens the byte stream to a node: TCP or Unix socket, TLS as the mode says. `address` is where `host`, a
+/// name, was found.
+pub async fn open_stream(
+    host: &str,
+    address: Option<IpAddr>,
+    port: u16,
+    tls: &ServerTls,
+) -> Result<Stream, Fault> {
     let unreachable = |error: std::io::Error| cannot_connect(host, port, &error.to_string());
     if host.starts_with('/') {
         let path = format!("{host}/.s.PGSQL.{port}");
         return Ok(Stream::Unix(UnixStream::connect(path).await.map_err(unreachable)?));
     }
-    let stream = TcpStream::connect((host, port)).await.map_err(unreachable)?;
+    let stream = match address {
+        Some(address) => TcpStream::connect((address, port)).await,
+        None => TcpStream::connect((host, port)).await,
+    };
+    let stream = stream.map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
     keep_alive(&stream).map_err(unreachable)?;
     encrypt(stream, host, port, tls).await
@@ -142,7 +157,7 @@ fn is_about_the_version(fault: &Fault) -> bool {
 }
 
 async fn log_in(target: &Target<'_>, minor: u16) -> Result<ServerConnection, Fault> {
-    let mut stream = open_stream(target.host, target.port, target.tls).await?;
+    let mut stream = open_stream(target.host, target.address, target.port, target.tls).await?;
     let mut out = Vec::with_capacity(128);
     let named = [("user", target.user), ("database", target.database)];
     writers::startup(&mut out, minor, named.into_iter().chain(target.parameters.iter().copied()));
@@ -188,6 +203,7 @@ async fn log_in(target: &Target<'_>, minor: u16) -> Result<ServerConnection, Fau
         stream,
         node: target.node,
         live: target.live.clone(),
+        place: target.place,
         established: now,
         last_used: now,
         key: Arc::new(key),

@@ -31,6 +31,8 @@ pub struct ServerConnection {
     pub node: NodeId,
     /// That node's live numbers.
     pub live: Arc<NodeLive>,
+    /// Where the node was when it was made (`NodeLive::place`).
+    pub place: u64,
     /// When the login was complete: samples sent before prove nothing for it.
     pub established: Moment,
     /// When it was last checked in.
@@ -61,8 +63,13 @@ impl ServerConnection {
         Ok(self)
     }
 
+    /// Does it lead to where its node is now? Else it may be another server's.
+    pub fn is_in_place(&self) -> bool {
+        self.live.place() == self.place
+    }
+
     /// May it go back to its pool, as far as it is itself concerned?
     pub fn is_reusable(&self) -> bool {
-        !self.tainted && !self.statements.distrusted
+        !self.tainted && !self.statements.distrusted && self.is_in_place()
     }
 }

@@ -80,6 +80,7 @@ pub fn publish(context: &Context) {
     let metrics = &context.metrics;
     let view = context.monitor.view_handle().load_full();
     metrics.publish_view(&view, clock::now());
+    metrics.publish_patroni(context.monitor.patroni_counts());
     let store = context.causal.store.as_ref().map(|store| (store.is_up(), store.failures()));
     metrics.publish_causal(context.causal.len(), store);
     metrics.clients.set(context.clients.len() as f64);
@@ -114,11 +115,24 @@ pub fn publish(context: &Context) {
 async fn follow_roles(context: Arc<Context>) {
     let mut known: HashMap<NodeId, Role> = HashMap::new();
     let mut down = HashSet::new();
+    let mut places: HashMap<NodeId, u64> = HashMap::new();
     let mut quarantined = HashSet::new();
     let mut primary = None;
     loop {
         let view = context.monitor.view_handle().load_full();
         for node in &view.nodes {
+            if places.insert(node.id, node.place).is_some_and(|before| before != node.place) {
+                tracing::info!(node = %node.name, "it has moved: its connections are closed");
+                clear(&context, node.id);
+                sever(&context, node.id);
+                known.remove(&node.id);
+            }
+            if node.state == NodeState::Removed {
+                if known.remove(&node.id).is_some() {
+                    clear(&context, node.id);
+                }
+                continue;
+            }
             if node.state != NodeState::Down {
                 down.remove(&node.id);
             } else if down.insert(node.id) && node.role != Some(Role::Primary) {

@@ -65,12 +65,12 @@ impl Reloader {
         let server_tls = ServerTls::load(&super::server_tls_settings(&new.tls.server))
             .map_err(|error| error.to_string())?;
         let client_tls = super::load_client_tls(&new.tls.client).map_err(|error| error.to_string())?;
+        let settings = super::monitor_settings(&new, &server_tls).map_err(|error| error.to_string())?;
         if let Some(logs) = &self.logs {
             logs.set(&new.log).map_err(|error| error.to_string())?;
         }
         let kick = old.routing.kick_flush != new.routing.kick_flush;
         let monitor = kick || actions.iter().any(is_for_monitor);
-        let settings = super::monitor_settings(&new, &server_tls);
         self.context.server_tls.store(Arc::new(server_tls));
         self.context.client_tls.store(client_tls.map(Arc::new));
         let new: Arc<Settings> = Arc::new(new);
@@ -102,6 +102,7 @@ impl Reloader {
             | ReloadAction::ChangeNode(_)
             | ReloadAction::RemoveNode(_)
             | ReloadAction::Monitor
+            | ReloadAction::Discovery
             | ReloadAction::Tls
             | ReloadAction::Limits
             | ReloadAction::Log => {}
@@ -116,6 +117,7 @@ fn is_for_monitor(action: &ReloadAction) -> bool {
             | ReloadAction::ChangeNode(_)
             | ReloadAction::RemoveNode(_)
             | ReloadAction::Monitor
+            | ReloadAction::Discovery
             | ReloadAction::Tls
     )
 }

@@ -30,6 +30,7 @@ impl StatusSource for Source {
         status.clients = self.context.clients.len() as u64;
         status.uptime_seconds = now.since(self.since).as_secs();
         status.pools = pools(&self.context);
+        status.evidence = self.context.monitor.evidence().into_iter().map(Into::into).collect();
         status
     }
 

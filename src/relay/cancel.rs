@@ -105,7 +105,7 @@ pub async fn send(context: &Context, node: NodeId, key: &BackendKey) -> bool {
     let tls = context.server_tls.load_full();
     let request = writers::cancel(key.pid, &key.secret);
     let exchange = async {
-        let mut stream: Stream = open_stream(&node.host, node.port, &tls).await.ok()?;
+        let mut stream: Stream = open_stream(&node.host, node.address, node.port, &tls).await.ok()?;
         stream.write_all(&request).await.ok()?;
         stream.flush().await.ok()?;
         stream.read(&mut [0; 1]).await.ok()

@@ -8,6 +8,7 @@ use crate::freshness::gate::{Floor, Need};
 use crate::moment::Moment;
 use crate::node::{NodeId, Role};
 use crate::pool::checkout::Lease;
+use crate::pool::server::ServerConnection;
 use crate::relay::client::Client;
 use crate::relay::context::Context;
 use crate::relay::fence::FenceWait;
@@ -161,7 +162,9 @@ impl Client {
             }
         };
         let established = lease.connection().map_or(Moment(u64::MAX), |connection| connection.established);
-        if !self.wait_for_proof(node_view, need, floor, established).await {
+        let proven = self.wait_for_proof(node_view, need, floor, established).await;
+        // Asked last: what is proven of a node is proven of where it is now.
+        if !(proven && lease.peek().is_some_and(ServerConnection::is_in_place)) {
             lease.checkin();
             return Err(());
         }

@@ -214,7 +214,7 @@ impl Client {
         let node = self.attached.as_ref().map(|attached| (attached.lease.pool().node, attached.role));
         let view = self.context.monitor.view();
         match node {
-            Some((node, Role::Primary)) if !view.may_go_on_writing(node) => {
+            Some((node, Role::Primary)) if !view.may_go_on_writing(node) || !self.is_in_place() => {
                 self.drop_connection();
                 // The rest of the transaction must not run elsewhere on its own.
                 Err(End::Fatal(Box::new(
@@ -280,7 +280,8 @@ impl Client {
             _ => need.and(Need::of_floor(&request.floor, node.id, fresh.incarnation)),
         };
         let proven = need.is_met_on(&fresh, established) || policy.defect.lets_through(&need, &fresh);
-        if role == Role::Replica && !proven {
+        // Asked last: what is proven of a node is proven of where it is now.
+        if role == Role::Replica && !(proven && lease.connection()?.is_in_place()) {
             lease.checkin();
             return None;
         }

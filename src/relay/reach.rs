@@ -37,7 +37,9 @@ pub async fn fill(context: &Context, tenant: &Tenant, node: &NodeView, place: Pl
         node: node.id,
         node_name: &node.name,
         live: node.live.clone(),
+        place: node.place,
         host: &node.host,
+        address: node.address,
         port: node.port,
         database: &tenant.server_database,
         user: &tenant.user,
@@ -69,7 +71,7 @@ async fn goes_down(context: &Context, node: NodeId) {
     loop {
         let generation = {
             let view = context.monitor.view();
-            if view.node(node).is_none_or(|node| node.state == NodeState::Down) {
+            if view.node(node).is_none_or(|node| matches!(node.state, NodeState::Down | NodeState::Removed)) {
                 return;
             }
             view.generation
@@ -113,6 +115,13 @@ pub fn no_primary(view: &ClusterView, last: Option<Fault>) -> Fault {
             .hint(
                 "It is safe to retry. SHOW CLUSTER on the database \"pgweir\" shows what every node answers.",
             ),
+        (None, None) if view.disowned.is_some() => {
+            let said =
+                view.disowned.map(|(node, objection)| format!("\"{}\" {}.", name(node), objection.as_str()));
+            fault.detail(said.unwrap_or_default()).hint(
+                "It is safe to retry. SHOW CLUSTER EVIDENCE on the database \"pgweir\" shows who says what.",
+            )
+        }
         (None, None) => fault.detail("No node of the newest timeline answers as a primary.").hint(
             "It is safe to retry. SHOW CLUSTER on the database \"pgweir\" shows what every node answers.",
         ),

@@ -5,6 +5,7 @@ use crate::clock;
 use crate::config::settings::PoolMode;
 use crate::fault::{Fault, SqlState};
 use crate::node::Role;
+use crate::pool::server::ServerConnection;
 use crate::relay::buffer::Active;
 use crate::relay::client::{Client, End};
 use crate::relay::lost::Lost;
@@ -352,7 +353,14 @@ impl Client {
     fn has_lost_its_primary(&self) -> bool {
         let Some(attached) = &self.attached else { return false };
         attached.role == Role::Primary
-            && !self.context.monitor.view().may_go_on_writing(attached.lease.pool().node)
+            && !(self.context.monitor.view().may_go_on_writing(attached.lease.pool().node)
+                && self.is_in_place())
+    }
+
+    /// Does its server connection, if it has one, lead to where its node is now?
+    pub(super) fn is_in_place(&self) -> bool {
+        let connection = self.attached.as_ref().and_then(|attached| attached.lease.peek());
+        connection.is_none_or(ServerConnection::is_in_place)
     }
 
     /// May the next piece of an open group not be sent to a replica?

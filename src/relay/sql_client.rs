@@ -42,6 +42,9 @@ pub async fn connect(
 ) -> Result<tokio_postgres::Client, String> {
     let mut config = tokio_postgres::Config::new();
     config.host(&*node.host).port(node.port).user(user).dbname(database).application_name("pgweir");
+    if let Some(address) = node.address {
+        config.hostaddr(address);
+    }
     config.connect_timeout(std::time::Duration::from_secs(5));
     // Reading definitions takes locks, and holds some while it waits for others. Clients' DDL must not
     // end in a deadlock for it: this gives up long before the server looks for one.

@@ -243,6 +243,13 @@ impl Metrics {
         self.gauge(names::PRIMARY_KNOWN, &[]).set(f64::from(u8::from(view.primary.is_some())));
     }
 
+    /// Sets the gauge of Patroni, where it is asked: does what it says count?
+    pub fn publish_patroni(&self, counts: Option<bool>) {
+        if let Some(counts) = counts {
+            self.gauge(names::PATRONI_UP, &[]).set(f64::from(u8::from(counts)));
+        }
+    }
+
     /// Sets the gauges of causal keys. `store`: does it answer, and how often did it not?
     pub fn publish_causal(&self, keys: usize, store: Option<(bool, u64)>) {
         self.gauge(names::CAUSAL_KEYS, &[]).set(keys as f64);

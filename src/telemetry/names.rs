@@ -63,6 +63,8 @@ pub const PREPARED_EVICTIONS: &str = "pgweir_prepared_evictions_total";
 pub const MONITOR_QUERIES: &str = "pgweir_monitor_queries_total";
 /// No labels.
 pub const CAUSAL_KEYS: &str = "pgweir_causal_keys";
+/// No labels; absent where Patroni is not asked.
+pub const PATRONI_UP: &str = "pgweir_patroni_up";
 /// No labels; absent without a store.
 pub const CAUSAL_STORE_UP: &str = "pgweir_causal_store_up";
 /// No labels; absent without a store.
@@ -106,6 +108,7 @@ pub const ALL: [(&str, Kind, &str); 29] = [
     (PREPARED_EVICTIONS, Kind::Counter, "Statements closed because their server connection had too many"),
     (MONITOR_QUERIES, Kind::Counter, "What the monitor asked: samples, fences, flushes of the primary's WAL"),
     (CAUSAL_KEYS, Kind::Gauge, "Causal keys remembered in memory"),
+    (PATRONI_UP, Kind::Gauge, "1 while what Patroni says counts; 0: the nodes alone decide"),
     (CAUSAL_STORE_UP, Kind::Gauge, "1 while the shared store of causal keys answers"),
     (CAUSAL_STORE_FAILURES, Kind::Counter, "Questions that the store of causal keys did not answer"),
     (BUILD_INFO, Kind::Gauge, "1, with the version as label"),

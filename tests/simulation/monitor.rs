@@ -77,7 +77,8 @@ impl World {
             _ => GEOMETRY,
         };
         tell!(self, "pg{node}: the monitor connects");
-        self.picture.connected(NodeId(node as u16), Identity { system_identifier: 7, geometry });
+        self.picture
+            .connected(NodeId(node as u16), Identity { system_identifier: 7, geometry, started: None });
         Ok(())
     }
 

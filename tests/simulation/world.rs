@@ -71,6 +71,7 @@ impl World {
             weight: 1,
             zone: None,
             tags: Vec::new(),
+            ..NodeSettings::default()
         };
         let nodes: Vec<NodeSettings> = (0..setting.nodes).map(node).collect();
         let health = HealthPolicy::default();

@@ -1,14 +1,12 @@
-//! What happens to clusters, played on a real one, with clients at work and a verdict at the end.
+//! What happens to clusters, what may come of it, and the verdict.
 #![allow(dead_code, reason = "no test binary uses all of it")]
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use pgweir::devcluster::{APP, DevNode, Options, Stop};
+use pgweir::devcluster::DevNode;
 
-use crate::fault_proxy::{FaultProxy, Network};
-use crate::harness::{LONG, NO_WRITER, Stage, Tuning, Weir, wait_until_or};
-use crate::load::{Crowd, Load, WRITTEN};
+use crate::load::{LOCAL_COMMIT, Told, Write};
 
 /// What happens.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -35,8 +33,31 @@ pub enum Event {
     SplitBrain,
     RollingRestart,
     PgweirReplaced,
+    /// Through Patroni's API, where commits do not wait for a standby.
+    PatroniSwitchover,
+    /// The same where they do.
+    PatroniSwitchoverSync,
+    /// SIGKILL of Patroni and the primary: Patroni's other nodes elect one of themselves.
+    PatroniPrimaryKilled,
+    /// SIGKILL of Patroni alone: the others elect one of themselves while the old primary runs on.
+    PatroniKilled,
+    /// etcd answers nobody until Patroni has given the primary up, and comes back.
+    EtcdLost,
+    /// Each node through Patroni's API, the primary last.
+    PatroniRollingRestart,
 }
 
+/// With Patroni.
+pub const PATRONI_EVENTS: [Event; 6] = [
+    Event::PatroniSwitchover,
+    Event::PatroniSwitchoverSync,
+    Event::PatroniPrimaryKilled,
+    Event::PatroniKilled,
+    Event::EtcdLost,
+    Event::PatroniRollingRestart,
+];
+
+/// Without.
 pub const EVENTS: [Event; 13] = [
     Event::PrimaryKilled,
     Event::PrimaryFrozen,
@@ -69,30 +90,61 @@ impl Event {
             Event::SplitBrain => "split brain, old primary writable",
             Event::RollingRestart => "rolling restart of every node",
             Event::PgweirReplaced => "rolling restart of pgweir",
+            Event::PatroniSwitchover => "Patroni: switchover, asynchronous",
+            Event::PatroniSwitchoverSync => "Patroni: switchover, synchronous",
+            Event::PatroniPrimaryKilled => "Patroni: primary SIGKILL",
+            Event::PatroniKilled => "Patroni: SIGKILL, its primary runs on",
+            Event::EtcdLost => "Patroni: etcd loss",
+            Event::PatroniRollingRestart => "Patroni: rolling restart of every node",
         }
+    }
+
+    /// About how long a round of it takes, on a machine with nothing else to do.
+    pub fn usual(self) -> Duration {
+        Duration::from_secs(match self {
+            Event::PatroniSwitchover | Event::PatroniSwitchoverSync => 8,
+            Event::PatroniPrimaryKilled
+            | Event::PatroniKilled
+            | Event::EtcdLost
+            | Event::PatroniRollingRestart => 13,
+            Event::CutFromPrimary => 5,
+            _ => 3,
+        })
     }
 
     /// May a client be told this?
     pub fn allows(self, code: &str) -> bool {
-        let in_transaction = code.ends_with(" in a transaction");
+        let told = code.strip_suffix(" in a transaction");
+        let retry = told == Some("40001");
+        // Committed where it was, while it waited for a standby: the server says no more.
+        let local = told.unwrap_or(code) == format!("08007{LOCAL_COMMIT}");
         match self {
             // What was on its way is in doubt, and what was open is to be tried again.
             Event::PrimaryKilled
             | Event::PrimaryFrozen
             | Event::CutFromPrimary
             | Event::CutFromPrimaryAndPromotion
-            | Event::SplitBrain => code.starts_with("08007") || (in_transaction && code.starts_with("40001")),
-            // The server itself says that it stopped waiting for a standby: committed, perhaps not there.
-            Event::Switchover | Event::RollingRestart => {
-                code.starts_with("08007") || (in_transaction && code.starts_with("40001"))
-            }
-            Event::SwitchoverAsync => in_transaction && code.starts_with("40001"),
+            | Event::SplitBrain
+            | Event::PatroniPrimaryKilled
+            | Event::PatroniKilled => retry || local || told.unwrap_or(code) == "08007",
+            // A server that stops in order leaves nothing else in doubt.
+            Event::Switchover
+            | Event::RollingRestart
+            | Event::PatroniSwitchoverSync
+            | Event::PatroniRollingRestart
+            | Event::EtcdLost => retry || local,
+            Event::SwitchoverAsync | Event::PatroniSwitchover => retry,
             // An idle connection may end in the moment in which it is used.
             Event::PgweirReplaced => code.starts_with("57P01") || code.starts_with("closed"),
             Event::SwitchoverPaused | Event::ReplicaKilled | Event::NoReplicaLeft | Event::ReplicationCut => {
                 false
             }
         }
+    }
+
+    /// Do the servers stop in order? Then all that they have committed is there, told or not.
+    fn is_orderly(self) -> bool {
+        !self.allows("08007")
     }
 
     /// Do clients keep their connections through it?
@@ -109,389 +161,139 @@ pub struct Outcome {
     pub disconnects: u64,
     pub write_gap: Duration,
     pub read_gap: Duration,
-    /// From the first blow to a primary that accepts writes, as the servers have it.
-    pub servers_back: Option<Duration>,
+    /// How long no server took a write: from the first blow to a primary that does, or, with Patroni, as a
+    /// writer past pgweir has it.
+    pub servers_gap: Option<Duration>,
+    /// From the moment in which Patroni had a new leader to the first write through pgweir.
+    pub after_leader: Option<Duration>,
+    /// Acknowledged, or committed by a server that stopped in order, and not there.
     pub lost: usize,
+    /// Told that it had failed, and there.
+    pub denied: usize,
     pub stale: Vec<String>,
-    /// Written on the old primary after the new one was there.
+    /// Found by the consistency checker.
+    pub violations: u64,
+    /// Written on the old primary after the new one was there, or without a word to anybody.
     pub astray: u64,
     pub idle_lost: usize,
 }
 
-/// A cluster, a pgweir, clients, and networks between all of them.
-pub struct Theatre<'a> {
-    stage: &'a Stage,
-    weir: Weir<'a>,
-    tuning: Tuning,
-    load: Load,
-    /// Between pgweir and each node.
-    roads: Vec<FaultProxy>,
-    /// Between each node, as a primary, and its standbys.
-    replication: Vec<FaultProxy>,
-    primary: usize,
-    round: usize,
+/// Do times count? Only where nothing else uses the machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Times {
+    Judged,
+    Measured,
 }
 
-/// Three nodes; a commit waits for one of the two standbys.
-pub fn stage() -> Stage {
-    let options = Options::default().set("wal_receiver_timeout", "5s").set("wal_sender_timeout", "5s");
-    let stage = Stage::with(options, &[NO_WRITER, WRITTEN]);
-    for node in stage.cluster.nodes() {
-        node.set("synchronous_standby_names", SYNCHRONOUS).unwrap();
-    }
-    stage
-}
+/// What a planned switchover may cost on top of what the servers need themselves.
+const SWITCHOVER_MORE: Duration = Duration::from_secs(1);
+/// How soon writes are back when Patroni has a new leader.
+const AFTER_LEADER: Duration = Duration::from_secs(2);
 
-const SYNCHRONOUS: &str = "ANY 1 (*)";
-
-impl<'a> Theatre<'a> {
-    pub fn open(stage: &'a Stage, crowd: Crowd) -> Theatre<'a> {
-        let proxies = || {
-            stage.run(async {
-                let mut proxies = Vec::new();
-                for node in stage.cluster.nodes() {
-                    proxies.push(FaultProxy::before(node.address()).await);
-                }
-                proxies
-            })
-        };
-        let (roads, replication) = (proxies(), proxies());
-        let names = stage.cluster.nodes().iter().map(|node| node.name().to_owned());
-        let tuning = Tuning {
-            limits: vec!["hold_time: 30s".to_owned(), "drain_timeout: 20s".to_owned()],
-            interval: "100ms",
-            detours: names.zip(roads.iter().map(|road| road.port)).collect(),
-            ..Tuning::default()
-        };
-        let mut tuning = Tuning { more: "reuse_port: true\n".to_owned(), ..tuning };
-        let weir = stage.weir_with(&tuning);
-        tuning.port = weir.address.port();
-        let load = Load::start(stage, weir.address, crowd);
-        Theatre { stage, weir, tuning, load, roads, replication, primary: 0, round: 0 }
-    }
-
-    pub fn close(self) {
-        self.load.stop(self.stage);
-    }
-
-    /// Plays one round: the cluster is whole before and afterwards.
-    pub fn play(&mut self, event: Event) -> Outcome {
-        self.load.goes_on(50, 50, "the clients work before anything happens");
-        self.load.forget();
-        self.round += 1;
-        let old = self.primary;
-        let begun = Instant::now();
-        let mut outcome = Outcome::default();
-        match event {
-            Event::PrimaryKilled => self.primary_killed(&mut outcome, begun),
-            Event::PrimaryFrozen => self.primary_frozen(&mut outcome, begun),
-            Event::Switchover => self.switchover(&mut outcome, begun),
-            Event::SwitchoverAsync => {
-                self.synchronous("");
-                self.switchover(&mut outcome, Instant::now());
-                self.synchronous(SYNCHRONOUS);
+impl Outcome {
+    /// What must not be, in words; nothing: all is well.
+    pub fn faults(&self, event: Event, times: Times) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut none = |count: u64, what: &str| {
+            if count > 0 {
+                faults.push(format!("{count} {what}"));
             }
-            Event::SwitchoverPaused => self.switchover_paused(&mut outcome),
-            Event::ReplicaKilled => self.replica_killed(),
-            Event::NoReplicaLeft => self.no_replica_left(),
-            Event::CutFromPrimary => self.cut_from_primary(),
-            Event::CutFromPrimaryAndPromotion => self.cut_and_promotion(&mut outcome, begun),
-            Event::ReplicationCut => self.replication_cut(),
-            Event::SplitBrain => self.split_brain(&mut outcome, begun),
-            Event::RollingRestart => self.rolling_restart(),
-            Event::PgweirReplaced => self.pgweir_replaced(),
-        }
-        self.load.goes_on(100, 100, &format!("the clients go on after: {}", event.name()));
-        self.conclude(event, outcome, old)
-    }
-
-    fn conclude(&mut self, event: Event, mut outcome: Outcome, old: usize) -> Outcome {
-        let told = self.load.told();
-        (outcome.write_gap, outcome.read_gap) = (told.write_gap(), told.read_gap());
-        let primary = self.node(self.primary);
-        for (by, acknowledged) in &told.acknowledged {
-            let rows = primary.sql(&format!("SELECT n FROM written WHERE by = {by}")).unwrap();
-            let there: std::collections::BTreeSet<i32> =
-                rows.into_iter().flatten().flatten().map(|n| n.parse().unwrap()).collect();
-            outcome.lost += acknowledged.difference(&there).count();
-        }
-        outcome.errors = told.errors;
-        outcome.examples = told.examples;
-        outcome.disconnects = told.disconnects;
-        outcome.stale = told.stale;
+        };
+        none(self.lost as u64, "acknowledged writes were lost");
+        none(self.denied as u64, "writes were refused and are there");
+        none(self.stale.len() as u64, "stale reads");
+        none(self.violations, "violations found by the consistency checker");
+        none(self.astray, "writes went to a primary that was over");
+        none(self.idle_lost as u64, "idle clients were lost");
         if event.keeps_clients() {
-            outcome.idle_lost = self.load.idle_lost(self.stage);
-        } else {
-            self.load.renew_idle(self.stage);
+            none(self.disconnects, "clients were disconnected");
         }
-        if old != self.primary {
-            self.node(old).reattach(primary).unwrap();
-            self.node(old).set("synchronous_standby_names", SYNCHRONOUS).unwrap();
+        let unexpected = self.errors.iter().filter(|(code, _)| !event.allows(code));
+        faults.extend(unexpected.map(|(code, count)| format!("{count} errors {code}")));
+        if times == Times::Judged {
+            faults.extend(self.late(event));
         }
-        self.whole();
-        outcome
+        faults
     }
 
-    /// Everybody is there, and follows the primary.
-    fn whole(&self) {
-        for standby in self.standbys() {
-            standby.wait_streaming(LONG).unwrap();
-        }
-        let primary = self.node(self.primary);
-        wait_until_or(
-            "pgweir sees the whole cluster",
-            || {
-                let status = self.weir.status();
-                status.primary.as_deref() == Some(primary.name())
-                    && status.nodes.iter().all(|node| node.state == "up" && node.role.is_some())
-                    && status
-                        .nodes
-                        .iter()
-                        .all(|node| node.role.as_deref() == Some("primary") || node.serves_reads)
-            },
-            || self.weir.nodes(),
+    fn late(&self, event: Event) -> Option<String> {
+        let is_switchover = matches!(
+            event,
+            Event::Switchover
+                | Event::SwitchoverAsync
+                | Event::PatroniSwitchover
+                | Event::PatroniSwitchoverSync
         );
-        // Slots of those who left would hold WAL back for ever.
-        let unused = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active";
-        primary.sql(unused).unwrap();
-    }
-
-    fn node(&self, index: usize) -> &'a DevNode {
-        &self.stage.cluster.nodes()[index]
-    }
-
-    fn standby_indices(&self) -> Vec<usize> {
-        (0..self.stage.cluster.nodes().len()).filter(|&index| index != self.primary).collect()
-    }
-
-    fn standbys(&self) -> Vec<&'a DevNode> {
-        self.standby_indices().into_iter().map(|index| self.node(index)).collect()
-    }
-
-    /// On the primary, and whoever it will be.
-    fn synchronous(&self, names: &str) {
-        for node in self.stage.cluster.nodes().iter().filter(|node| node.postmaster_pid().is_some()) {
-            node.set("synchronous_standby_names", names).unwrap();
+        if let Some(servers) = self.servers_gap.filter(|_| is_switchover)
+            && self.write_gap >= servers + SWITCHOVER_MORE
+        {
+            return Some(format!("writes stood still for {:?}, the servers for {servers:?}", self.write_gap));
         }
+        let late = self.after_leader.filter(|after| *after > AFTER_LEADER)?;
+        Some(format!("writes were back {late:?} after Patroni had a new leader"))
     }
 
-    /// One standby becomes the primary while the old one still sends to it; the other one, which must not
-    /// get ahead of it, has been cut off before.
-    fn promote_beside(&mut self, outcome: &mut Outcome, begun: Instant) {
-        let standbys = self.standby_indices();
-        let (new, other) = (self.node(standbys[0]), self.node(standbys[1]));
-        other.set("primary_conninfo", "").unwrap();
-        let receivers = "SELECT count(*) FROM pg_stat_wal_receiver";
-        crate::harness::wait_until("it receives nothing", || {
-            other.sql_value(receivers).unwrap().as_deref() == Some("0")
-        });
-        let lsn = other.sql_value("SELECT pg_last_wal_receive_lsn()").unwrap().unwrap();
-        let has_it = format!("SELECT pg_last_wal_receive_lsn() >= '{lsn}'::pg_lsn");
-        crate::harness::wait_until("the other one has as much", || {
-            new.sql_value(&has_it).unwrap().as_deref() == Some("t")
-        });
-        new.promote().unwrap();
-        outcome.servers_back = Some(begun.elapsed());
-        self.primary = standbys[0];
-        other.follow(new).unwrap();
-    }
-
-    /// The standby that has received most becomes the primary; the other one follows it.
-    fn promote(&mut self, outcome: &mut Outcome, begun: Instant) {
-        let received = |index: &usize| -> pgweir::lsn::Lsn {
-            let lsn = self.node(*index).sql_value("SELECT pg_last_wal_receive_lsn()").unwrap();
-            lsn.and_then(|lsn| lsn.parse().ok()).unwrap_or_default()
-        };
-        let mut standbys = self.standby_indices();
-        standbys.sort_by_key(|index| std::cmp::Reverse(received(index)));
-        let (new, other) = (standbys[0], standbys[1]);
-        self.node(new).promote().unwrap();
-        outcome.servers_back = Some(begun.elapsed());
-        self.primary = new;
-        self.node(other).follow(self.node(new)).unwrap();
-    }
-
-    /// Nothing more comes from a primary that is dead.
-    fn wait_nothing_streams(&self) {
-        for standby in self.standbys() {
-            let streams = "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'";
-            crate::harness::wait_until("the dead primary's last WAL has arrived", || {
-                standby.sql_value(streams).unwrap().as_deref() == Some("0")
-            });
+    /// Takes another round of the same event in.
+    pub fn add(&mut self, round: Outcome) {
+        for (code, count) in round.errors {
+            *self.errors.entry(code).or_default() += count;
         }
+        self.examples.extend(round.examples);
+        self.disconnects += round.disconnects;
+        self.write_gap = self.write_gap.max(round.write_gap);
+        self.read_gap = self.read_gap.max(round.read_gap);
+        self.servers_gap = self.servers_gap.max(round.servers_gap);
+        self.after_leader = self.after_leader.max(round.after_leader);
+        self.lost += round.lost;
+        self.denied += round.denied;
+        self.stale.extend(round.stale);
+        self.violations += round.violations;
+        self.astray += round.astray;
+        self.idle_lost += round.idle_lost;
     }
 
-    fn primary_killed(&mut self, outcome: &mut Outcome, begun: Instant) {
-        self.node(self.primary).sigkill().unwrap();
-        self.wait_nothing_streams();
-        self.promote(outcome, begun);
-    }
-
-    fn primary_frozen(&mut self, outcome: &mut Outcome, begun: Instant) {
-        let old = self.node(self.primary);
-        old.sigstop().unwrap();
-        self.promote(outcome, begun);
-        self.load.goes_on(50, 50, "writes go to the new primary while the old one is frozen");
-        let newest = newest(self.node(self.primary));
-        old.sigcont().unwrap();
-        self.load.goes_on(50, 50, "and when it has come back");
-        outcome.astray = astray(old, &newest);
-    }
-
-    fn switchover(&mut self, outcome: &mut Outcome, begun: Instant) {
-        self.node(self.primary).stop(Stop::Fast).unwrap();
-        self.wait_nothing_streams();
-        self.promote(outcome, begun);
-    }
-
-    fn switchover_paused(&mut self, outcome: &mut Outcome) {
-        let stage = self.stage;
-        let console = stage.run(self.weir.connect_as(APP, "pgweir", "")).unwrap();
-        stage.run(console.batch_execute("PAUSE")).unwrap();
-        self.switchover(outcome, Instant::now());
-        stage.run(console.batch_execute("RESUME")).unwrap();
-    }
-
-    fn replica_killed(&mut self) {
-        let standbys = self.standbys();
-        let one = standbys[self.round % standbys.len()];
-        one.sigkill().unwrap();
-        self.load.goes_on(100, 100, "without one replica");
-        one.start().unwrap();
-    }
-
-    fn no_replica_left(&mut self) {
-        // As Patroni does when no synchronous standby is left.
-        self.synchronous("");
-        for standby in self.standbys() {
-            standby.sigkill().unwrap();
+    /// Takes over what clients were told, and holds it against what is on the primary.
+    pub fn judge(&mut self, event: Event, told: Told, primary: &DevNode) {
+        (self.write_gap, self.read_gap) = (told.write_gap(), told.read_gap());
+        let fates = &told.fates;
+        let here = written(primary, fates.oldest());
+        self.lost = fates.acknowledged.difference(&here).count();
+        if event.is_orderly() {
+            self.lost += fates.local.difference(&here).count();
         }
-        self.load.goes_on(100, 100, "without any replica");
-        for standby in self.standbys() {
-            standby.start().unwrap();
-        }
-        for standby in self.standbys() {
-            standby.wait_streaming(LONG).unwrap();
-        }
-        self.synchronous(SYNCHRONOUS);
-    }
-
-    fn network(&self) -> Network {
-        let kinds = [
-            Network::Resetting,
-            Network::Dropping,
-            Network::DeafToServer,
-            Network::DeafToClient,
-            Network::Slow(Duration::from_millis(50)),
-        ];
-        kinds[self.round % kinds.len()]
-    }
-
-    fn cut_from_primary(&mut self) {
-        let network = self.network();
-        self.roads[self.primary].becomes(network);
-        match network {
-            Network::Slow(_) => self.load.goes_on(30, 30, "over a slow network"),
-            _ => {
-                self.weir.wait_node(self.node(self.primary).name(), "is missed", |row| row.state != "up");
-                std::thread::sleep(Duration::from_secs(2));
-            }
-        }
-        self.roads[self.primary].becomes(Network::Whole);
-    }
-
-    fn cut_and_promotion(&mut self, outcome: &mut Outcome, begun: Instant) {
-        let old = self.primary;
-        // Whoever is promoted confirms nothing more: the old primary cannot acknowledge on its own.
-        self.node(old).set("synchronous_standby_names", "ANY 2 (*)").unwrap();
-        let network = match self.network() {
-            Network::Slow(_) => Network::Dropping,
-            network => network,
-        };
-        self.roads[old].becomes(network);
-        self.promote_beside(outcome, begun);
-        self.load.goes_on(50, 50, "writes go to the new primary");
-        let newest = newest(self.node(self.primary));
-        self.roads[old].becomes(Network::Whole);
-        self.load.goes_on(50, 50, "and when the old one is seen again");
-        outcome.astray = astray(self.node(old), &newest);
-    }
-
-    /// The standbys stream through a network that stops passing anything for some seconds.
-    fn replication_cut(&mut self) {
-        let own = self.node(self.primary).port();
-        let road = self.replication[self.primary].port;
-        let through = |from: u16, to: u16| {
-            for standby in self.standbys() {
-                let conninfo = standby.sql_value("SHOW primary_conninfo").unwrap().unwrap();
-                standby
-                    .set(
-                        "primary_conninfo",
-                        &conninfo.replace(&format!("port={from}"), &format!("port={to}")),
-                    )
-                    .unwrap();
-                standby.wait_streaming(LONG).unwrap();
-            }
-        };
-        through(own, road);
-        let network = if self.round.is_multiple_of(2) { Network::Dropping } else { Network::Resetting };
-        self.replication[self.primary].becomes(network);
-        // Commits wait for a standby meanwhile; reads go on.
-        self.load.goes_on(0, 100, "reads while nothing is replicated");
-        std::thread::sleep(Duration::from_secs(1));
-        self.replication[self.primary].becomes(Network::Whole);
-        self.load.goes_on(20, 20, "replication is back");
-        through(road, own);
-    }
-
-    fn split_brain(&mut self, outcome: &mut Outcome, begun: Instant) {
-        let old = self.node(self.primary);
-        // Whoever is promoted confirms nothing more: the old primary cannot acknowledge on its own.
-        old.set("synchronous_standby_names", "ANY 2 (*)").unwrap();
-        self.promote_beside(outcome, begun);
-        self.weir.wait_node(self.node(self.primary).name(), "is the primary", |row| {
-            row.role.as_deref() == Some("primary")
-        });
-        // From now on it would take any write.
-        old.set("synchronous_standby_names", "").unwrap();
-        self.load.goes_on(20, 20, "with two primaries");
-        let newest = newest(self.node(self.primary));
-        self.load.goes_on(150, 150, "with two primaries for longer");
-        outcome.astray = astray(old, &newest);
-    }
-
-    fn rolling_restart(&mut self) {
-        for standby in self.standbys() {
-            standby.restart().unwrap();
-            standby.wait_streaming(LONG).unwrap();
-        }
-        self.node(self.primary).restart().unwrap();
-    }
-
-    fn pgweir_replaced(&mut self) {
-        let successor = self.stage.weir_with(&self.tuning);
-        let mut old = std::mem::replace(&mut self.weir, successor);
-        old.drain(Duration::from_secs(20));
+        self.denied = fates.refused.intersection(&here).count();
+        self.errors = told.errors;
+        self.examples = told.examples;
+        self.disconnects = told.disconnects;
+        self.stale = told.stale;
     }
 }
 
-/// The newest write of each writer that is on a node.
-fn newest(node: &DevNode) -> Vec<(String, String)> {
-    let rows = node.sql("SELECT by, max(n) FROM written GROUP BY by").unwrap();
+/// What is written on a node, from this number on.
+pub fn written(node: &DevNode, from: i32) -> BTreeSet<Write> {
+    let rows = node.sql(&format!("SELECT by, n FROM written WHERE n >= {from}")).unwrap();
     rows.into_iter()
         .map(|row| {
-            let mut values = row.into_iter().flatten();
-            (values.next().unwrap(), values.next().unwrap())
+            let mut numbers = row.into_iter().flatten().map(|number| number.parse().unwrap());
+            (numbers.next().unwrap(), numbers.next().unwrap())
         })
         .collect()
 }
 
-/// Writes that reached a primary that is over when the new one had taken these already. (What was on its way
-/// to the old one when it froze may still take effect there.)
-fn astray(old: &DevNode, newest: &[(String, String)]) -> u64 {
-    let newer = |(by, n): &(String, String)| {
-        let sql = format!("SELECT count(*) FROM written WHERE by = {by} AND n > {n}");
-        old.sql_value(&sql).unwrap().unwrap().parse::<u64>().unwrap()
-    };
-    newest.iter().map(newer).sum()
+/// The newest write of each writer that is on a node.
+pub fn newest(node: &DevNode) -> BTreeMap<i32, i32> {
+    let mut newest = BTreeMap::new();
+    for (by, n) in written(node, 0) {
+        newest.entry(by).and_modify(|newest: &mut i32| *newest = n.max(*newest)).or_insert(n);
+    }
+    newest
+}
+
+/// Writes that are on a primary that is over and must not be: made when the new one had taken these already,
+/// or not on the new one, although nobody was told that their fate is in doubt. (What was on its way when the
+/// old one froze may still take effect there: its client was told 08007.)
+pub fn astray(old: &BTreeSet<Write>, new: &BTreeSet<Write>, newest: &BTreeMap<i32, i32>, told: &Told) -> u64 {
+    let is_late = |(by, n): &Write| newest.get(by).is_none_or(|newest| n > newest);
+    let strays = old.difference(new).filter(|write| is_late(write) || !told.fates.in_doubt.contains(write));
+    strays.count() as u64
 }

@@ -150,6 +150,10 @@ pub struct Tuning {
     pub port: u16,
     /// Nodes that are reached through other ports than their own, by their names.
     pub detours: Vec<(String, u16)>,
+    /// Below `cluster:`, besides the nodes and the monitor.
+    pub cluster: Vec<String>,
+    /// The nodes are not listed: somebody else knows them.
+    pub unlisted: bool,
 }
 
 impl Default for Tuning {
@@ -165,6 +169,8 @@ impl Default for Tuning {
             detour: None,
             port: 0,
             detours: Vec::new(),
+            cluster: Vec::new(),
+            unlisted: false,
         }
     }
 }
@@ -201,8 +207,10 @@ impl Tuning {
         let with_password = USERS.iter().filter(|user| !user.password.is_empty());
         let user = |user: &DevUser| format!("    - {{ name: {}, password: {} }}\n", user.name, user.password);
         [
-            format!("listen: 127.0.0.1:{}\nhttp: 127.0.0.1:0\ncluster:\n  nodes:\n", self.port),
-            nodes.iter().map(node).collect(),
+            format!("listen: 127.0.0.1:{}\nhttp: 127.0.0.1:0\ncluster:\n", self.port),
+            self.cluster.iter().map(|line| format!("  {line}\n")).collect(),
+            if self.unlisted { String::new() } else { "  nodes:\n".to_owned() },
+            nodes.iter().filter(|_| !self.unlisted).map(node).collect(),
             format!(
                 "  monitor: {{ user: {}, password: {}, interval: {} }}\n",
                 MONITOR.name, MONITOR.password, self.interval

@@ -11,11 +11,15 @@ use pgweir::devcluster::{APP, APP_DATABASE};
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Error};
 
-use crate::harness::{LONG, Stage, connect_to, describe, wait_until_or};
+use crate::harness::{LONG, Stage, connect_to, describe, wait_until, wait_until_or};
 
 /// A row per write, that says which server took it; the key refuses what is sent twice.
 pub const WRITTEN: &str = "CREATE TABLE written \
-    (by int, n int, node text NOT NULL DEFAULT current_setting('cluster_name'), PRIMARY KEY (by, n))";
+    (by int, n int, port text NOT NULL DEFAULT current_setting('port'), PRIMARY KEY (by, n))";
+
+/// A read, as far as anybody can see, that tells whether a replica has served it.
+pub const ON_REPLICA: &str = "CREATE FUNCTION on_replica() RETURNS bool STABLE LANGUAGE sql \
+    AS $$ SELECT current_setting('in_hot_standby')::bool $$";
 
 /// How many of whom.
 #[derive(Clone, Copy, Debug)]
@@ -25,23 +29,30 @@ pub struct Crowd {
     pub in_transactions: i32,
     pub readers: usize,
     pub idle: usize,
+    /// What each of them rests after a read or a write.
+    pub rest: Duration,
 }
 
 /// The longest time in which something did not happen.
 #[derive(Clone, Copy, Debug)]
-struct Gap {
+pub struct Gap {
     last: Instant,
-    longest: Duration,
+    pub longest: Duration,
+    /// When the longest time was over.
+    pub over: Instant,
 }
 
 impl Gap {
-    fn new() -> Gap {
-        Gap { last: Instant::now(), longest: Duration::ZERO }
+    pub fn new() -> Gap {
+        let now = Instant::now();
+        Gap { last: now, longest: Duration::ZERO, over: now }
     }
 
-    fn happened(&mut self) {
+    pub fn happened(&mut self) {
         let now = Instant::now();
-        self.longest = self.longest.max(now - self.last);
+        if now - self.last > self.longest {
+            (self.longest, self.over) = (now - self.last, now);
+        }
         self.last = now;
     }
 }
@@ -56,10 +67,36 @@ pub struct Told {
     pub disconnects: u64,
     /// An own write was not there, or a read went back.
     pub stale: Vec<String>,
+    /// A read went back behind a write that nobody had been told of yet: it tells what is wrong, unless the
+    /// fate of that write is in doubt.
+    suspects: Vec<(Write, String)>,
     writes: Gap,
     reads: Gap,
-    /// Acknowledged, by writer.
-    pub acknowledged: BTreeMap<i32, BTreeSet<i32>>,
+    pub fates: Fates,
+}
+
+/// A writer, and the number that it wrote.
+pub type Write = (i32, i32);
+
+/// What was told of writes.
+#[derive(Clone, Debug, Default)]
+pub struct Fates {
+    pub acknowledged: BTreeSet<Write>,
+    /// Nobody knows (08007, or a connection that was lost).
+    pub in_doubt: BTreeSet<Write>,
+    /// Those of them that a server said to have committed before it stopped, whether a standby had them or not.
+    pub local: BTreeSet<Write>,
+    /// They have certainly not happened.
+    pub refused: BTreeSet<Write>,
+}
+
+/// What is added to the SQLSTATE of those that a server has committed without a standby's word.
+pub const LOCAL_COMMIT: &str = " committed locally";
+
+/// PostgreSQL's own words when it stops while a commit waits for a standby.
+fn is_local_commit(error: &Error) -> bool {
+    let detail = error.as_db_error().and_then(|error| error.detail());
+    detail.is_some_and(|detail| detail.contains("already committed locally"))
 }
 
 impl Told {
@@ -69,9 +106,10 @@ impl Told {
             examples: BTreeMap::new(),
             disconnects: 0,
             stale: Vec::new(),
+            suspects: Vec::new(),
             writes: Gap::new(),
             reads: Gap::new(),
-            acknowledged: BTreeMap::new(),
+            fates: Fates::default(),
         }
     }
 
@@ -83,11 +121,25 @@ impl Told {
         self.reads.longest
     }
 
+    /// When writes went on after the longest time without.
+    pub fn writes_back(&self) -> Instant {
+        self.writes.over
+    }
+
     fn error(&mut self, what: &str, error: &Error) {
         let code = error.code().map_or("closed", |code| code.code());
-        let key = format!("{code}{what}");
+        let local = if is_local_commit(error) { LOCAL_COMMIT } else { "" };
+        let key = format!("{code}{local}{what}");
         self.examples.entry(key.clone()).or_insert_with(|| describe(error));
         *self.errors.entry(key).or_default() += 1;
+    }
+}
+
+impl Fates {
+    /// The lowest number of all these.
+    pub fn oldest(&self) -> i32 {
+        let all = self.acknowledged.iter().chain(&self.in_doubt).chain(&self.refused);
+        all.map(|(_, n)| *n).min().unwrap_or(0)
     }
 }
 
@@ -153,10 +205,10 @@ impl Load {
             let mut tasks = Vec::new();
             for by in 0..crowd.writers {
                 let in_transactions = by >= crowd.writers - crowd.in_transactions;
-                tasks.push(tokio::spawn(writer(shared.clone(), by, in_transactions)));
+                tasks.push(tokio::spawn(writer(shared.clone(), by, in_transactions, crowd.rest)));
             }
             for index in 0..crowd.readers {
-                tasks.push(tokio::spawn(reader(shared.clone(), index)));
+                tasks.push(tokio::spawn(reader(shared.clone(), index, crowd.rest)));
             }
             let mut idle = Vec::new();
             for _ in 0..crowd.idle {
@@ -182,6 +234,18 @@ impl Load {
         );
     }
 
+    /// Waits until no write was acknowledged for so long.
+    pub fn stands_still(&self, long: Duration, what: &str) {
+        let mut since = (self.shared.writes.load(Ordering::Relaxed), Instant::now());
+        wait_until(what, || {
+            let writes = self.shared.writes.load(Ordering::Relaxed);
+            if writes != since.0 {
+                since = (writes, Instant::now());
+            }
+            since.1.elapsed() >= long
+        });
+    }
+
     /// Nothing was told yet.
     pub fn forget(&self) {
         self.shared.told(|told| *told = Told::new());
@@ -189,11 +253,15 @@ impl Load {
 
     /// What was told since.
     pub fn told(&self) -> Told {
-        self.shared.told(|told| {
+        let mut told = self.shared.told(|told| {
             told.writes.happened();
             told.reads.happened();
             std::mem::replace(told, Told::new())
-        })
+        });
+        let suspects = std::mem::take(&mut told.suspects).into_iter();
+        let proven = suspects.filter(|(write, _)| !told.fates.in_doubt.contains(write));
+        told.stale.extend(proven.map(|(_, what)| what));
+        told
     }
 
     /// How many idle clients are not there any more, or do not know what they have set.
@@ -236,7 +304,7 @@ impl Load {
     }
 }
 
-async fn writer(shared: Arc<Shared>, by: i32, in_transactions: bool) {
+async fn writer(shared: Arc<Shared>, by: i32, in_transactions: bool, rest: Duration) {
     let mut client = shared.connect().await;
     let mut newest: Option<i32> = None;
     for n in 0.. {
@@ -250,15 +318,24 @@ async fn writer(shared: Arc<Shared>, by: i32, in_transactions: bool) {
         match written {
             Ok(()) => {
                 newest = Some(n);
-                shared.newest[by as usize].store(n, Ordering::Release);
-                shared.writes.fetch_add(1, Ordering::Relaxed);
                 shared.told(|told| {
                     told.writes.happened();
-                    told.acknowledged.entry(by).or_default().insert(n);
+                    told.fates.acknowledged.insert((by, n));
                 });
+                shared.newest[by as usize].store(n, Ordering::Release);
+                shared.writes.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) => {
-                shared.told(|told| told.error(what, &error));
+                let is_known = error.code().is_some_and(|code| code.code() != "08007");
+                shared.told(|told| {
+                    let fates = &mut told.fates;
+                    let fate = if is_known { &mut fates.refused } else { &mut fates.in_doubt };
+                    fate.insert((by, n));
+                    if is_local_commit(&error) {
+                        fates.local.insert((by, n));
+                    }
+                    told.error(what, &error);
+                });
                 if in_transactions && !client.is_closed() {
                     // Whatever is left of it.
                     drop(client.batch_execute("ROLLBACK").await);
@@ -275,7 +352,7 @@ async fn writer(shared: Arc<Shared>, by: i32, in_transactions: bool) {
             Err(error) => shared.told(|told| told.error(" of a read", &error)),
         }
         client = shared.alive(client).await;
-        tokio::time::sleep(Duration::from_millis(3)).await;
+        tokio::time::sleep(rest).await;
     }
 }
 
@@ -301,25 +378,51 @@ async fn newest_of(client: &Client, by: i32) -> Result<Option<i32>, Error> {
     Ok(client.query_one("SELECT max(n) FROM written WHERE by = $1", &[&by]).await?.get(0))
 }
 
-/// Reads the newest write of each writer in turn: it never goes back. What was not acknowledged when it was
-/// read may vanish for a moment: a standby can show a commit that its primary does not show yet, and level
-/// session does not wait for that.
-async fn reader(shared: Arc<Shared>, index: usize) {
+/// What a reader has been shown of one writer.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    anywhere: Option<i32>,
+    on_primary: Option<i32>,
+}
+
+impl Seen {
+    /// A read that began when `acknowledged` was the newest of which the writer had been told shows `newest`.
+    /// The write that it does not show, and must.
+    fn misses(&self, newest: Option<i32>, replica: bool, acknowledged: i32) -> Option<i32> {
+        // A standby can show a commit that its primary does not show yet: level session does not promise that
+        // a read there waits for it, until somebody has been told of that commit.
+        let promised = self.anywhere.filter(|&n| replica || n <= acknowledged).max(self.on_primary);
+        promised.filter(|_| newest < promised)
+    }
+
+    fn learn(&mut self, newest: Option<i32>, replica: bool) {
+        self.anywhere = self.anywhere.max(newest);
+        if !replica {
+            self.on_primary = self.on_primary.max(newest);
+        }
+    }
+}
+
+/// Reads the newest write of each writer in turn: it never goes back.
+async fn reader(shared: Arc<Shared>, index: usize, rest: Duration) {
     let mut client = shared.connect().await;
-    let mut seen: Vec<Option<i32>> = vec![None; shared.newest.len()];
+    let mut seen = vec![Seen::default(); shared.newest.len()];
     for round in index.. {
         if shared.is_done() {
             return;
         }
         let by = round % seen.len();
-        match newest_of(&client, by as i32).await {
-            Ok(newest) => {
-                if newest < seen[by] {
-                    let what = format!("reader {index} saw {:?} of {by}, then {newest:?}", seen[by]);
-                    shared.told(|told| told.stale.push(what));
+        let acknowledged = shared.newest[by].load(Ordering::Acquire);
+        match newest_with_server(&client, by as i32).await {
+            Ok((newest, replica)) => {
+                if let Some(missed) = seen[by].misses(newest, replica, acknowledged) {
+                    let on = if replica { "a replica" } else { "the primary" };
+                    let what = format!("reader {index} saw {missed} of {by}, then {newest:?} on {on}");
+                    shared.told(|told| told.suspects.push(((by as i32, missed), what)));
+                    // Said once.
+                    seen[by] = Seen::default();
                 }
-                let acknowledged = shared.newest[by].load(Ordering::Acquire);
-                seen[by] = seen[by].max(newest.map(|newest| newest.min(acknowledged)));
+                seen[by].learn(newest, replica);
                 shared.reads.fetch_add(1, Ordering::Relaxed);
                 shared.told(|told| told.reads.happened());
             }
@@ -327,9 +430,16 @@ async fn reader(shared: Arc<Shared>, index: usize) {
         }
         if client.is_closed() {
             // Another session promises nothing about what this one has read.
-            seen.fill(None);
+            seen.fill(Seen::default());
         }
         client = shared.alive(client).await;
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(rest).await;
     }
+}
+
+/// The newest write of a writer, and whether a replica has shown it.
+async fn newest_with_server(client: &Client, by: i32) -> Result<(Option<i32>, bool), Error> {
+    let sql = "SELECT max(n), on_replica() FROM written WHERE by = $1";
+    let row = client.query_one(sql, &[&by]).await?;
+    Ok((row.get(0), row.get(1)))
 }

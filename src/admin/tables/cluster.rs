@@ -1,6 +1,7 @@
-//! SHOW CLUSTER.
+//! SHOW CLUSTER, SHOW CLUSTER EVIDENCE.
 
 use super::{Columns, Row, cell, seconds, yes_no};
+use crate::cluster::evidence::Line;
 use crate::cluster::view::{ClusterView, NodeState, NodeView};
 use crate::moment::Moment;
 use crate::telemetry::metrics::staleness;
@@ -9,12 +10,12 @@ use crate::telemetry::metrics::staleness;
 pub const COLUMNS: Columns = &[
     "member",
     "host",
-    "port",
     "role",
     "state",
     "timeline",
     "lag_bytes",
     "staleness_seconds",
+    "port",
     "position",
     "serves_reads",
     "serves_writes",
@@ -38,12 +39,12 @@ fn row(view: &ClusterView, node: &NodeView, now: Moment) -> Row {
     vec![
         cell(&node.name),
         cell(&node.host),
-        cell(node.port),
         node.role.map(|role| role.as_str().to_owned()),
         cell(node.state.as_str()),
         node.timeline.and_then(cell),
         node.lag_bytes.and_then(cell),
         staleness(node, now).and_then(seconds),
+        cell(node.port),
         node.position.and_then(cell),
         yes_no(node.serves_reads && node.state == NodeState::Up),
         // Only the proven primary: another that says it is one gets no writes.
@@ -57,6 +58,22 @@ fn row(view: &ClusterView, node: &NodeView, now: Moment) -> Row {
         cell(node.tags.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join(",")),
         node.last_error.as_ref().and_then(cell),
     ]
+}
+
+/// The columns of SHOW CLUSTER EVIDENCE.
+pub const EVIDENCE_COLUMNS: Columns = &["member", "source", "says", "age_seconds"];
+
+/// Its rows. The last one is the verdict.
+pub fn evidence_rows(lines: Vec<Line>) -> Vec<Row> {
+    let row = |line: Line| {
+        vec![
+            line.member.as_ref().and_then(cell),
+            cell(line.source.as_str()),
+            Some(line.says),
+            line.age.and_then(seconds),
+        ]
+    };
+    lines.into_iter().map(row).collect()
 }
 
 #[cfg(test)]
@@ -74,6 +91,8 @@ mod tests {
             name: format!("pg{id}").into(),
             host: "10.0.0.1".into(),
             port: 5432,
+            address: None,
+            place: 0,
             weight: 1,
             zone: None,
             tags: Arc::from([Arc::from("a"), Arc::from("b")]),

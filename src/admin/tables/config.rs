@@ -5,8 +5,9 @@ use super::{Columns, Row, cell, yes_no};
 use crate::config::settings::{
     AuthMethod, AuthQuerySettings, AuthSettings, CausalSettings, ClientTlsMode, ClientTlsSettings,
     ClusterSettings, DatabaseAccess, DatabaseSettings, LimitsSettings, LogFormat, LogSettings,
-    MonitorSettings, NodeSettings, OnLoss, OnMismatch, PoolMode, PoolOverrides, PoolSettings,
-    RoutingSettings, RuleSettings, ServerTlsMode, ServerTlsSettings, Settings, TlsNegotiation, TlsSettings,
+    MonitorSettings, NodeSettings, OnLoss, OnMismatch, PatroniSettings, PoolMode, PoolOverrides,
+    PoolSettings, Resolve, RoutingSettings, RuleSettings, ServerTlsMode, ServerTlsSettings, Settings,
+    TlsNegotiation, TlsSettings, Verify,
 };
 use crate::config::values::{show_duration, show_size};
 use crate::config::{self, Secret};
@@ -30,7 +31,7 @@ const SMALLEST: &str =
     "cluster: { nodes: [ { name: a, host: a } ] }\nauth: { users: [ { name: a, password: a } ] }\n";
 
 /// Sections whose entries have names that the file chooses: they have no defaults.
-const NAMED: &[&str] = &["cluster.nodes.", "databases.", "auth.users", "routing.rules."];
+const NAMED: &[&str] = &["cluster.nodes.", "cluster.patroni.", "databases.", "auth.users", "routing.rules."];
 
 type Pairs = Vec<(String, Option<String>)>;
 
@@ -91,17 +92,20 @@ fn push(pairs: &mut Pairs, section: &str, entries: impl IntoIterator<Item = (&'s
 }
 
 fn of_cluster(cluster: &ClusterSettings, pairs: &mut Pairs) {
-    let ClusterSettings { nodes, monitor } = cluster;
-    for NodeSettings { name, host, port, weight, zone, tags } in nodes {
+    let ClusterSettings { nodes, resolve_interval, patroni, monitor } = cluster;
+    for NodeSettings { name, host, port, resolve, weight, zone, tags } in nodes {
         let entries = [
             ("host", cell(host)),
             ("port", cell(port)),
+            ("resolve", cell(resolve_word(*resolve))),
             ("weight", cell(weight)),
             ("zone", zone.clone()),
             ("tags", cell(list(tags.iter().cloned()))),
         ];
         push(pairs, &format!("cluster.nodes.{name}"), entries);
     }
+    push(pairs, "cluster", [("resolve_interval", time(*resolve_interval))]);
+    of_patroni(patroni.as_ref(), pairs);
     let MonitorSettings { user, password, database, interval, fence_after } = monitor;
     let entries = [
         ("user", cell(user)),
@@ -111,6 +115,24 @@ fn of_cluster(cluster: &ClusterSettings, pairs: &mut Pairs) {
         ("fence_after", time(*fence_after)),
     ];
     push(pairs, "cluster.monitor", entries);
+}
+
+/// Only where it is asked.
+fn of_patroni(patroni: Option<&PatroniSettings>, pairs: &mut Pairs) {
+    let Some(patroni) = patroni else { return };
+    let PatroniSettings { endpoints, user, password, ca, verify, cert, key, interval, timeout } = patroni;
+    let entries = [
+        ("endpoints", cell(list(endpoints.iter().map(ToString::to_string)))),
+        ("user", user.clone()),
+        ("password", hidden(password.as_ref())),
+        ("ca", path(ca)),
+        ("verify", cell(verify_word(*verify))),
+        ("cert", path(cert)),
+        ("key", path(key)),
+        ("interval", time(*interval)),
+        ("timeout", time(*timeout)),
+    ];
+    push(pairs, "cluster.patroni", entries);
 }
 
 fn of_pool(pool: &PoolSettings, pairs: &mut Pairs) {
@@ -392,6 +414,21 @@ fn method_word(method: AuthMethod) -> &'static str {
         AuthMethod::Plain => "plain",
         AuthMethod::Trust => "trust",
         AuthMethod::Cert => "cert",
+    }
+}
+
+fn resolve_word(resolve: Resolve) -> &'static str {
+    match resolve {
+        Resolve::One => "one",
+        Resolve::All => "all",
+    }
+}
+
+fn verify_word(verify: Verify) -> &'static str {
+    match verify {
+        Verify::Full => "full",
+        Verify::Ca => "ca",
+        Verify::None => "none",
     }
 }
 

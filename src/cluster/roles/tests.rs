@@ -7,6 +7,7 @@ fn claim(node: u16, role: Option<Role>, timeline: u32, system: u64) -> Claim {
         timeline: (timeline > 0).then_some(TimelineId(timeline)),
         system_identifier: (system > 0).then_some(system),
         attempted: true,
+        twin: false,
     }
 }
 
@@ -40,6 +41,15 @@ fn the_old_primary_that_comes_back_is_refused_also_when_the_new_one_is_gone() {
     assert_eq!(later.primary, None);
     assert_eq!(later.timeline, Some(TimelineId(2)));
     assert_eq!(later.refusal(&alone[0]), Some(Refusal::OldTimeline));
+}
+
+#[test]
+fn one_server_by_two_names_is_no_conflict() {
+    let twin = Claim { twin: true, ..claim(1, P, 2, 7) };
+    let standing = Standing::default().advance(&[claim(0, P, 2, 7), twin]);
+    assert_eq!((standing.primary, standing.conflict), (Some(NodeId(0)), None));
+    assert_eq!(standing.refusal(&twin), Some(Refusal::Twin));
+    assert_eq!(standing.refusal(&Claim { twin: true, ..claim(2, R, 2, 7) }), Some(Refusal::Twin));
 }
 
 #[test]

@@ -181,7 +181,7 @@ fn tls_server(section: &Section<'_>, reader: &mut Reader) -> ServerTlsSettings {
 }
 
 /// `cert` and `key`: both or neither.
-fn pair(section: &Section<'_>, reader: &mut Reader) -> (Option<PathBuf>, Option<PathBuf>) {
+pub(super) fn pair(section: &Section<'_>, reader: &mut Reader) -> (Option<PathBuf>, Option<PathBuf>) {
     let both = [("cert", "key"), ("key", "cert")];
     for (given, other) in both {
         if section.field(given).is_some() && section.field(other).is_none() {
@@ -193,7 +193,7 @@ fn pair(section: &Section<'_>, reader: &mut Reader) -> (Option<PathBuf>, Option<
     (pem(section, "cert", reader), pem(section, "key", reader))
 }
 
-fn pem(section: &Section<'_>, key: &str, reader: &mut Reader) -> Option<PathBuf> {
+pub(super) fn pem(section: &Section<'_>, key: &str, reader: &mut Reader) -> Option<PathBuf> {
     let field = section.field(key)?;
     let written = reader.value(&field, text)?;
     let path = reader.file_path(&written);

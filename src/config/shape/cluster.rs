@@ -2,31 +2,51 @@
 
 use crate::cluster::health::HealthPolicy;
 use crate::config::keys;
-use crate::config::reader::{Field, Reader, Section};
-use crate::config::settings::{ClusterSettings, MonitorSettings, NODES_MAX, NodeSettings};
-use crate::config::shape::access::password;
-use crate::config::values::{duration, host, number, text};
+use crate::config::mistake::Mistake;
+use crate::config::reader::{Field, Reader, Section, Wrong};
+use crate::config::settings::{
+    ClusterSettings, MonitorSettings, NODES_MAX, NodeSettings, PatroniSettings, Resolve, Verify,
+};
+use crate::config::shape::access::{pair, password, pem};
+use crate::config::values::{duration, endpoint, host, number, one_of, text};
+use std::net::IpAddr;
 use std::time::Duration;
 
 const NODE_PORT: u16 = 5432;
+const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
+
+const RESOLVES: &[(&str, Resolve)] = &[("one", Resolve::One), ("all", Resolve::All)];
+const VERIFIES: &[(&str, Verify)] = &[("full", Verify::Full), ("ca", Verify::Ca), ("none", Verify::None)];
 
 pub(super) fn read(top: &Section<'_>, reader: &mut Reader) -> ClusterSettings {
     if top.field("cluster").is_none() {
         reader.missing(top, "cluster");
-        return ClusterSettings { nodes: Vec::new(), monitor: MonitorSettings::default() };
+        let (nodes, monitor) = (Vec::new(), MonitorSettings::default());
+        return ClusterSettings { nodes, resolve_interval: RESOLVE_INTERVAL, patroni: None, monitor };
     }
     let section = reader.section(&top.child("cluster"), &keys::CLUSTER);
-    ClusterSettings { nodes: nodes(&section, reader), monitor: monitor(&section, reader) }
+    let interval = duration(Duration::from_millis(100)..=Duration::from_secs(3600));
+    let resolve_interval =
+        reader.optional(&section, "resolve_interval", interval).unwrap_or(RESOLVE_INTERVAL);
+    let patroni = section.field("patroni").map(|field| patroni(&field, reader));
+    ClusterSettings {
+        nodes: nodes(&section, patroni.is_some(), reader),
+        resolve_interval,
+        patroni,
+        monitor: monitor(&section, reader),
+    }
 }
 
-fn nodes(section: &Section<'_>, reader: &mut Reader) -> Vec<NodeSettings> {
+fn nodes(section: &Section<'_>, others_know: bool, reader: &mut Reader) -> Vec<NodeSettings> {
     let Some(field) = section.field("nodes") else {
-        reader.missing(section, "nodes");
+        if !others_know {
+            reader.missing(section, "nodes");
+        }
         return Vec::new();
     };
     let before = reader.count();
     let items = reader.items(&field);
-    if items.is_empty() && reader.count() == before {
+    if items.is_empty() && !others_know && reader.count() == before {
         reader.wrong(&field, "needs at least one node");
     }
     if items.len() > NODES_MAX {
@@ -48,6 +68,13 @@ fn node(item: &Field<'_>, reader: &mut Reader) -> Option<NodeSettings> {
     let host = reader.required(&section, "host", host);
     let port = reader.optional(&section, "port", number(1..=u16::MAX)).unwrap_or(NODE_PORT);
     let name = reader.optional(&section, "name", text);
+    let resolve = reader.optional(&section, "resolve", one_of(RESOLVES, &[])).unwrap_or_default();
+    let is_name = |host: &str| !host.starts_with('/') && host.parse::<IpAddr>().is_err();
+    if let (Resolve::All, Some(host), Some(field)) = (resolve, &host, section.field("resolve"))
+        && !is_name(host)
+    {
+        reader.wrong(&field, format!("resolve: all needs a host name, and \"{host}\" is none"));
+    }
     let weight = reader.optional(&section, "weight", number(1..=1000)).unwrap_or(1);
     let zone = reader.optional(&section, "zone", text);
     let tags = section.field("tags").map(|field| reader.items(&field)).unwrap_or_default();
@@ -55,7 +82,7 @@ fn node(item: &Field<'_>, reader: &mut Reader) -> Option<NodeSettings> {
     // A default in the place of what is wrong could clash with another node: no second mistake.
     let host = host.filter(|_| reader.count() == before)?;
     let name = name.unwrap_or_else(|| format!("{host}:{port}"));
-    Some(NodeSettings { name, host, port, weight, zone, tags })
+    Some(NodeSettings { name, host, port, resolve, weight, zone, tags })
 }
 
 fn check_distinct(nodes: &[NodeSettings], node: &NodeSettings, item: &Field<'_>, reader: &mut Reader) {
@@ -64,6 +91,51 @@ fn check_distinct(nodes: &[NodeSettings], node: &NodeSettings, item: &Field<'_>,
     } else if let Some(other) = nodes.iter().find(|o| o.host == node.host && o.port == node.port) {
         let message = format!("{}:{} is the node \"{}\" already", node.host, node.port, other.name);
         reader.wrong(item, message);
+    }
+}
+
+fn patroni(field: &Field<'_>, reader: &mut Reader) -> PatroniSettings {
+    let section = reader.section(field, &keys::PATRONI);
+    let mut patroni = PatroniSettings::default();
+    match section.field("endpoints") {
+        None => reader.missing(&section, "endpoints"),
+        Some(field) => {
+            let before = reader.count();
+            let items = reader.items(&field);
+            if items.is_empty() && reader.count() == before {
+                reader.wrong(&field, "needs at least one endpoint, such as https://10.0.0.1:8008");
+            }
+            if items.len() > NODES_MAX {
+                reader.wrong(&field, format!("at most {NODES_MAX} endpoints, found {}", items.len()));
+            }
+            patroni.endpoints = items.iter().filter_map(|item| reader.value(item, endpoint)).collect();
+        }
+    }
+    patroni.user = reader.optional(&section, "user", user);
+    patroni.password = password(&section, reader);
+    if patroni.password.is_some() && section.field("user").is_none() {
+        reader.missing(&section, "user");
+    }
+    patroni.ca = pem(&section, "ca", reader);
+    reader.set(&mut patroni.verify, &section, "verify", one_of(VERIFIES, &[]));
+    (patroni.cert, patroni.key) = pair(&section, reader);
+    let (shortest, longest) = (Duration::from_millis(100), Duration::from_secs(60));
+    reader.set(&mut patroni.interval, &section, "interval", duration(shortest..=longest));
+    reader.set(&mut patroni.timeout, &section, "timeout", duration(shortest..=longest));
+    let plain = patroni.endpoints.iter().all(|endpoint| !endpoint.encrypted);
+    let unused = ["ca", "verify", "cert", "key"].into_iter().find(|key| section.field(key).is_some());
+    if let Some(key) = unused.filter(|_| plain && !patroni.endpoints.is_empty()) {
+        let message = format!("{key} means nothing where no endpoint begins with https://");
+        reader.report(Mistake::new(section.span_of(key), message).path(section.path_of(key)));
+    }
+    patroni
+}
+
+/// A colon would end it in the header that carries it (RFC 7617).
+fn user(value: &str) -> Result<String, Wrong> {
+    match value.contains(':') {
+        true => Err("must not contain a colon".into()),
+        false => text(value),
     }
 }
 

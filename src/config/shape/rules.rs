@@ -138,7 +138,8 @@ fn effect(section: &Section<'_>, cluster: &ClusterSettings, reader: &mut Reader)
     }
     if let Some(tag) = &effect.tag {
         let tags = || cluster.nodes.iter().flat_map(|node| &node.tags).map(String::as_str);
-        if !tags().any(|other| other == &**tag) {
+        // Patroni's members bring tags of their own.
+        if cluster.patroni.is_none() && !tags().any(|other| other == &**tag) {
             let message = format!("no node carries the tag \"{tag}\"");
             let mistake = Mistake::new(section.span_of("tag"), message).path(section.path_of("tag"));
             reader.report(mistake.nearest(nearest(tag, tags())));

@@ -25,6 +25,31 @@ fn what_is_not_a_duration_is_refused() {
 }
 
 #[test]
+fn an_endpoint_is_a_url_with_patronis_port_unless_it_has_another() {
+    for (written, read) in [
+        ("http://10.0.0.1:8009", "http://10.0.0.1:8009"),
+        ("https://pg1.internal/", "https://pg1.internal:8008"),
+        ("https://[::1]:8008", "https://[::1]:8008"),
+        ("http://[::1]", "http://[::1]:8008"),
+    ] {
+        assert_eq!(endpoint(written).map(|endpoint| endpoint.to_string()), Ok(read.to_owned()), "{written}");
+    }
+    for written in [
+        "10.0.0.1:8008",
+        "ftp://a",
+        "http://",
+        "http://a:0",
+        "http://a:99999",
+        "http://a/cluster",
+        "http://user:pass@a:8008",
+        "http:///tmp",
+        "http://a b",
+    ] {
+        assert!(endpoint(written).is_err(), "{written}");
+    }
+}
+
+#[test]
 fn sizes_are_read_and_shown() {
     for (written, bytes) in
         [("64MiB", 64 << 20), ("1GiB", 1 << 30), ("4096", 4096), ("8kB", 8000), ("1 GiB", 1 << 30)]

@@ -10,11 +10,19 @@ fn at(millis: u64) -> Moment {
 
 fn settings(port: u16) -> NodeSettings {
     let name = format!("pg{port}");
-    NodeSettings { name, host: "h".to_owned(), port, weight: 1, zone: None, tags: Vec::new() }
+    NodeSettings {
+        name,
+        host: "h".to_owned(),
+        port,
+        weight: 1,
+        zone: None,
+        tags: Vec::new(),
+        ..NodeSettings::default()
+    }
 }
 
 fn identity(system_identifier: u64) -> Identity {
-    Identity { system_identifier, geometry: WalGeometry::default() }
+    Identity { system_identifier, geometry: WalGeometry::default(), started: None }
 }
 
 fn primary(sent: u64, lsn: u64, timeline: u32) -> Sample {

@@ -14,6 +14,8 @@ fn node(id: u16, weight: u32, in_flight: u32) -> NodeView {
         name: Arc::from("n"),
         host: Arc::from("h"),
         port: 5432,
+        address: None,
+        place: 0,
         weight,
         zone: None,
         tags: Arc::from([]),

@@ -16,6 +16,8 @@ fn node(id: u16, role: Role) -> NodeView {
         name: Arc::from("n"),
         host: Arc::from("h"),
         port: 5432,
+        address: None,
+        place: 0,
         weight: 1,
         zone: None,
         tags: Arc::from([]),

@@ -11,6 +11,8 @@ fn node(role: Option<Role>, state: NodeState) -> NodeView {
         name: "pg1".into(),
         host: "h".into(),
         port: 5432,
+        address: None,
+        place: 0,
         weight: 1,
         zone: None,
         tags: Arc::from([]),

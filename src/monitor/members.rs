@@ -1,0 +1,139 @@
+//! Which nodes there are: those that are listed, those that names stand for, those that Patroni names.
+//!
+//! Who was found stays until nobody names it any more *and* it does not answer: a member whose Patroni was
+//! stopped vanishes from the answers while its PostgreSQL goes on serving, and some name servers answer with
+//! a part of their list at a time.
+
+use crate::cluster::patroni::{Member, Testimony};
+use crate::monitor::settings::{Addresses, NodeSettings};
+use std::net::IpAddr;
+
+/// As many can take part in balancing.
+pub const NODES_MAX: usize = 64;
+
+/// See the file's head.
+#[derive(Debug, Default)]
+pub struct Members {
+    listed: Vec<NodeSettings>,
+    /// Per listed name that stands for a node per address: who has which number.
+    addresses: Vec<Vec<Option<IpAddr>>>,
+    found: Vec<NodeSettings>,
+    asks_patroni: bool,
+}
+
+impl Members {
+    /// As a configuration lists them. What was found before stays found.
+    pub fn list(&mut self, listed: &[NodeSettings], asks_patroni: bool) {
+        let before = std::mem::take(&mut self.listed);
+        let mut known = std::mem::take(&mut self.addresses);
+        self.addresses = listed
+            .iter()
+            .map(|node| match before.iter().position(|other| other == node) {
+                Some(index) => std::mem::take(&mut known[index]),
+                None => Vec::new(),
+            })
+            .collect();
+        self.listed = listed.to_vec();
+        self.asks_patroni = asks_patroni;
+        if !asks_patroni {
+            self.found.clear();
+        }
+    }
+
+    /// The name of the listed node `name` stands for these addresses. Numbers stay with their addresses;
+    /// a new address gets the lowest number that is free.
+    pub fn resolved(&mut self, name: &str, found: &[IpAddr], is_up: &dyn Fn(&str) -> bool) {
+        let Some(index) = self.listed.iter().position(|node| node.name == name) else { return };
+        if found.is_empty() {
+            return;
+        }
+        let places = &mut self.addresses[index];
+        for (place, number) in places.iter_mut().zip(1..) {
+            *place = place.filter(|ip| found.contains(ip) || is_up(&numbered(name, number)));
+        }
+        let new: Vec<IpAddr> = found.iter().filter(|ip| !places.contains(&Some(**ip))).copied().collect();
+        for ip in new {
+            match places.iter().position(Option::is_none) {
+                Some(free) => places[free] = Some(ip),
+                None if places.len() < NODES_MAX => places.push(Some(ip)),
+                None => {}
+            }
+        }
+    }
+
+    /// Patroni named its members. An answer without any proves nothing.
+    pub fn testified(&mut self, testimony: &Testimony, is_up: &dyn Fn(&str) -> bool) {
+        if !self.asks_patroni || testimony.members.is_empty() {
+            return;
+        }
+        let named = |node: &NodeSettings| testimony.members.iter().any(|member| *member.name == *node.name);
+        self.found.retain(|node| named(node) || is_up(&node.name));
+        for member in &testimony.members {
+            let before = self.found.iter_mut().find(|node| *node.name == *member.name);
+            match (before, node_of(member)) {
+                (Some(before), Some(node)) => *before = node,
+                (None, Some(node)) => self.found.push(node),
+                // Its agent has not written its address down: it stays where it was.
+                (_, None) => {}
+            }
+        }
+    }
+
+    /// All of them, at most [`NODES_MAX`]; the listed ones first.
+    pub fn nodes(&self) -> Vec<NodeSettings> {
+        let mut nodes: Vec<NodeSettings> = Vec::new();
+        for (node, places) in self.listed.iter().zip(&self.addresses) {
+            match node.addresses {
+                Addresses::Each => nodes.extend(each(node, places)),
+                Addresses::Any | Addresses::Fixed(_) => nodes.push(node.clone()),
+            }
+        }
+        for node in &self.found {
+            let same_place = |other: &NodeSettings| other.host == node.host && other.port == node.port;
+            match nodes.iter_mut().find(|other| other.name == node.name || same_place(other)) {
+                // What is listed says where it is; Patroni says what it is for.
+                Some(listed) => {
+                    listed.without_reads |= node.without_reads;
+                    let new = node.tags.iter().filter(|tag| !listed.tags.contains(tag));
+                    let new: Vec<String> = new.cloned().collect();
+                    listed.tags.extend(new);
+                }
+                None => nodes.push(node.clone()),
+            }
+        }
+        nodes.truncate(NODES_MAX);
+        nodes
+    }
+}
+
+fn numbered(name: &str, number: usize) -> String {
+    format!("{name}-{number}")
+}
+
+fn each<'n>(node: &'n NodeSettings, places: &'n [Option<IpAddr>]) -> impl Iterator<Item = NodeSettings> + 'n {
+    places.iter().zip(1..).filter_map(|(place, number)| {
+        Some(NodeSettings {
+            name: numbered(&node.name, number),
+            addresses: Addresses::Fixed((*place)?),
+            found: true,
+            ..node.clone()
+        })
+    })
+}
+
+fn node_of(member: &Member) -> Option<NodeSettings> {
+    Some(NodeSettings {
+        name: member.name.to_string(),
+        host: member.host.as_deref()?.to_owned(),
+        port: member.port?,
+        weight: 1,
+        zone: None,
+        tags: member.tags.iter().map(ToString::to_string).collect(),
+        addresses: Addresses::Any,
+        found: true,
+        without_reads: member.is_without_reads(),
+    })
+}
+
+#[cfg(test)]
+mod tests;
