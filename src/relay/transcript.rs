@@ -222,7 +222,7 @@ impl Client {
                 block.runs = Runs::OnPrimary;
                 self.context.counters.replays_transaction.fetch_add(1, Ordering::Relaxed);
                 self.context.metrics.replayed("transaction");
-                tracing::info!(user = %self.slot.user, database = %self.slot.database,
+                tracing::info!(user = %self.slot.user(), database = %self.slot.database(),
                     "a transaction that had only read goes on on another connection");
                 return Ok(Ok(Placed::Here(Reason::InTransaction)));
             }

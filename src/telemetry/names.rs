@@ -73,7 +73,7 @@ pub const CAUSAL_STORE_FAILURES: &str = "pgweir_causal_store_failures_total";
 pub const BUILD_INFO: &str = "pgweir_build_info";
 
 /// All of them, with the help text.
-pub const ALL: [(&str, Kind, &str); 29] = [
+pub const ALL: [(&str, Kind, &str); 30] = [
     (STATEMENTS, Kind::Counter, "Statements by where they went and why"),
     (STATEMENT_SECONDS, Kind::Histogram, "Time from a request to its complete answer"),
     (POOL_ACTIVE, Kind::Gauge, "Server connections in use"),
