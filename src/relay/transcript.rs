@@ -241,7 +241,7 @@ impl Client {
             let same = node.live.freshness().incarnation == attached.incarnation;
             same && !node.live.is_fenced(clock::now(), fence_after)
         };
-        view.primary == Some(id) && view.node(id).is_some_and(is_proven)
+        view.primary == Some(id) && self.is_in_place() && view.node(id).is_some_and(is_proven)
     }
 
     /// Says everything once more, and compares. False: that has taken too long. The connection may have
