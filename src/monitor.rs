@@ -313,8 +313,10 @@ impl Monitor {
 impl Shared {
     /// Probes every node that is there, and nobody else. Who is probed already, where it is, goes on.
     fn spawn_probes(self: &Arc<Shared>) {
-        let view = self.view.load_full();
         let mut probes = self.probes();
+        // Loaded under the lock: of two who call this, the later must not undo what the other did with a newer
+        // picture.
+        let view = self.view.load_full();
         let there = |id: NodeId| view.node(id).filter(|node| node.state != NodeState::Removed);
         probes.retain(|id, probe| {
             // What a node was reached at first is no move.
