@@ -400,10 +400,11 @@ impl Shared {
         self.spawn_probes();
     }
 
-    /// Does the node of this name answer?
+    /// Does the node of this name answer? Late counts, too.
     fn is_up(&self, name: &str) -> bool {
         let view = self.view.load();
-        view.nodes.iter().any(|node| *node.name == *name && node.state == NodeState::Up)
+        let answers = |state| matches!(state, NodeState::Up | NodeState::Suspect);
+        view.nodes.iter().any(|node| *node.name == *name && answers(node.state))
     }
 
     fn members(&self) -> MutexGuard<'_, Members> {
