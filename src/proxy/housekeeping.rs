@@ -114,6 +114,7 @@ pub fn publish(context: &Context) {
 async fn follow_roles(context: Arc<Context>) {
     let mut known: HashMap<NodeId, Role> = HashMap::new();
     let mut down = HashSet::new();
+    let mut removed = HashSet::new();
     let mut places: HashMap<NodeId, u64> = HashMap::new();
     let mut quarantined = HashSet::new();
     let mut primary = None;
@@ -127,11 +128,15 @@ async fn follow_roles(context: Arc<Context>) {
                 known.remove(&node.id);
             }
             if node.state == NodeState::Removed {
-                if known.remove(&node.id).is_some() {
+                known.remove(&node.id);
+                if removed.insert(node.id) {
                     clear(&context, node.id);
+                    // Nobody asks it any more, so nobody would find out that it does not answer.
+                    sever(&context, node.id);
                 }
                 continue;
             }
+            removed.remove(&node.id);
             if node.state != NodeState::Down {
                 down.remove(&node.id);
             } else if down.insert(node.id) && node.role != Some(Role::Primary) {
