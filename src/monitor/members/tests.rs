@@ -79,6 +79,21 @@ fn a_name_is_a_node_per_address_and_numbers_stay_with_their_addresses() {
 }
 
 #[test]
+fn a_reload_that_says_something_else_of_a_name_keeps_what_it_stands_for() {
+    let mut members = Members::default();
+    let before = listed("db", "db.internal", Addresses::Each);
+    members.list(std::slice::from_ref(&before), false);
+    members.resolved("db", &[ip(1), ip(2)], NOBODY);
+    let (zone, tags) = (Some("a".to_owned()), vec!["reports".to_owned()]);
+    members.list(&[NodeSettings { weight: 7, zone, tags, ..before.clone() }], false);
+    assert_eq!(drawn(&members), ["db-1@10.0.0.1", "db-2@10.0.0.2"]);
+    assert!(members.nodes().iter().all(|node| node.weight == 7 && node.tags == ["reports"]));
+    // Where it is, is another matter.
+    members.list(&[listed("db", "elsewhere.internal", Addresses::Each)], false);
+    assert!(members.nodes().is_empty());
+}
+
+#[test]
 fn patronis_members_come_move_and_go() {
     let mut members = Members::default();
     members.list(&[], true);
