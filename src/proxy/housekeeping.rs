@@ -114,7 +114,7 @@ pub fn publish(context: &Context) {
 async fn follow_roles(context: Arc<Context>) {
     let mut known: HashMap<NodeId, Role> = HashMap::new();
     let mut down = HashSet::new();
-    let mut removed = HashSet::new();
+    let (mut removed, mut up) = (HashSet::new(), HashSet::new());
     let mut places: HashMap<NodeId, u64> = HashMap::new();
     let mut quarantined = HashSet::new();
     let mut primary = None;
@@ -131,12 +131,19 @@ async fn follow_roles(context: Arc<Context>) {
                 known.remove(&node.id);
                 if removed.insert(node.id) {
                     clear(&context, node.id);
-                    // Nobody asks it any more, so nobody would find out that it does not answer.
-                    sever(&context, node.id);
+                    // Nobody asks it any more, and nobody would find out that it still does not answer. Where it
+                    // did when it was taken out, what is open there may end in peace.
+                    if !up.remove(&node.id) {
+                        sever(&context, node.id);
+                    }
                 }
                 continue;
             }
             removed.remove(&node.id);
+            match node.state {
+                NodeState::Up => drop(up.insert(node.id)),
+                _ => drop(up.remove(&node.id)),
+            }
             if node.state != NodeState::Down {
                 down.remove(&node.id);
             } else if down.insert(node.id) && node.role != Some(Role::Primary) {
