@@ -443,7 +443,7 @@ impl Picture {
     /// must prove themselves again.
     fn settle(&mut self) {
         let claims: Vec<Claim> = self.claims().collect();
-        let next = resolve(&self.standing, &claims, self.hearing.word_at(self.now));
+        let next = resolve(&self.standing, &claims, self.hearing.word_at(self.now), self.now);
         let new_timeline = next.timeline != self.standing.timeline;
         let previous = next.primary.and_then(|primary| self.ring_of.replace(primary));
         let of_another = next.primary.is_some() && previous != next.primary && self.ring.newest().is_some();
