@@ -361,7 +361,9 @@ impl Shared {
         let settings = self.settings.load_full();
         let mut sources = vec![names::spawn(self)];
         sources.extend(settings.patroni.clone().map(|patroni| patroni::spawn(self, patroni)));
-        *self.sources() = sources;
+        for before in std::mem::replace(&mut *self.sources(), sources) {
+            before.abort();
+        }
     }
 
     fn stop_sources(&self) {
