@@ -335,7 +335,7 @@ impl Shared {
     fn probe(self: &Arc<Shared>, node: NodeId, place: u64) -> Probe {
         let (wake, fence) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         // Weak, so that a monitor that everybody dropped ends its tasks.
-        let probing = probe::run(Arc::downgrade(self), node, Arc::clone(&wake));
+        let probing = probe::run(Arc::downgrade(self), node, place, Arc::clone(&wake));
         let fencing = fence::run(Arc::downgrade(self), node, Arc::clone(&fence));
         let tasks = [tokio::spawn(probing), tokio::spawn(fencing)];
         Probe { place, wake, fence, tasks }
@@ -353,7 +353,8 @@ impl Shared {
     /// The node was reached elsewhere by its own probe, which goes on.
     fn moved(&self, node: NodeId, place: u64) {
         if let Some(probe) = self.probes().get_mut(&node) {
-            probe.place = place;
+            // Another one may have been started meanwhile, for where it is now.
+            probe.place = probe.place.max(place);
         }
     }
 
@@ -442,6 +443,11 @@ impl Shared {
     // enough to be measured anew.
     fn picture(&self) -> MutexGuard<'_, Picture> {
         self.picture.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For who has measured `node` at this place; `None`: it is elsewhere by now.
+    fn picture_at(&self, node: NodeId, place: u64) -> Option<MutexGuard<'_, Picture>> {
+        Some(self.picture()).filter(|picture| picture.is_at(node, place))
     }
 
     fn probes(&self) -> MutexGuard<'_, HashMap<NodeId, Probe>> {

@@ -77,17 +77,20 @@ async fn round(shared: &Weak<Shared>, missed: &mut Missed) -> Option<Duration> {
         let Some(address) = node.address.filter(|_| nodes.iter().any(is_any)) else { continue };
         let Ok(found) = look_up(&node.host, LOOKUP_LIMIT).await else { continue };
         if missed.note(node.id, address, &found) {
-            follow(&shared.upgrade()?, node.id, &node.host);
+            follow(&shared.upgrade()?, node.id, node.place, &node.host);
         }
     }
     Some(settings.resolve_interval)
 }
 
 /// Its connection leads to an address that the name has no longer: it is made anew.
-fn follow(shared: &Arc<Shared>, node: NodeId, host: &str) {
-    tracing::info!(host, "the name stands for another address now");
+fn follow(shared: &Arc<Shared>, node: NodeId, place: u64, host: &str) {
     let why = "its name stands for another address now";
-    let outcome = shared.picture().failed(node, Failure::Lost, why, clock::now());
+    let outcome = {
+        let Some(mut picture) = shared.picture_at(node, place) else { return };
+        picture.failed(node, Failure::Lost, why, clock::now())
+    };
+    tracing::info!(host, "the name stands for another address now");
     shared.perform(outcome);
     shared.restart_probe(node);
 }

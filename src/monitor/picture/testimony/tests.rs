@@ -158,6 +158,10 @@ fn a_node_that_moved_has_to_prove_everything_again() {
     assert_eq!(view.nodes[0].live.place(), place + 1, "connections to the place before count for nothing");
     assert!(view.nodes[0].live.is_fenced(at(1500), Duration::from_secs(1)));
     assert_eq!((view.nodes[0].role, view.nodes[0].state), (None, NodeState::Unknown));
+    assert!(
+        picture.is_at(NodeId(0), place + 1) && !picture.is_at(NodeId(0), place),
+        "old samples say nothing"
+    );
     // The same again is no move.
     let view = picture.reload(&[moved, node(2), node(3)], HealthPolicy::default());
     assert_eq!(view.nodes[0].place, place + 1);
