@@ -41,6 +41,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+/// From here on the ids that are used up are worth a warning.
+const NODES_WARN: usize = 48;
+
 /// The handle to the monitor; clones share it.
 #[derive(Clone)]
 pub struct Monitor {
@@ -386,6 +389,7 @@ impl Shared {
         }
         let policy = self.settings.load().policy;
         let view = self.picture().reload(&nodes, policy);
+        log_room(&view, self.view.load().nodes.len(), &nodes);
         self.nodes.store(Arc::new(nodes));
         drop(members);
         self.publish(Some(view));
@@ -416,6 +420,25 @@ impl Shared {
 
     fn sources(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ids are used up by names, for as long as the process lives.
+fn log_room(view: &ClusterView, before: usize, nodes: &[NodeSettings]) {
+    let used = view.nodes.len();
+    if used > before && used >= NODES_WARN {
+        tracing::warn!(
+            "{used} names have been nodes, of {NODES_MAX} in a process' life: restart before the last one"
+        );
+    }
+    if view.left_out == 0 {
+        return;
+    }
+    let is_in =
+        |name: &str| view.nodes.iter().any(|node| *node.name == *name && node.state != NodeState::Removed);
+    for node in nodes.iter().filter(|node| !is_in(&node.name)) {
+        tracing::error!(node = %node.name,
+            "it is left out: {NODES_MAX} other names have been nodes since the start; restart to take it in");
     }
 }
 

@@ -9,7 +9,7 @@ use crate::monitor::settings::{Addresses, NodeSettings};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-/// As many can take part in balancing.
+/// As many can take part in balancing, at a time and in a process' life.
 pub const NODES_MAX: usize = 64;
 
 /// So many answers in a row must miss who does not answer: one may be a part of the list, while it is late.
