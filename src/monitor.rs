@@ -298,6 +298,15 @@ impl Monitor {
         shared.spawn_sources();
     }
 
+    /// The same configuration, of which files may have been written anew: certificates. Connections that are open
+    /// stay.
+    pub fn renew(&self, settings: MonitorSettings) {
+        let shared = &self.shared;
+        shared.stop_sources();
+        shared.settings.store(Arc::new(settings));
+        shared.spawn_sources();
+    }
+
     /// Ends every task and its connection.
     pub async fn shutdown(&self) {
         self.shared.stop_sources();

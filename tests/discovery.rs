@@ -387,3 +387,35 @@ fn a_reload_changes_who_is_asked() {
     weir.wait_whole(2);
     stage.run(insert(&weir));
 }
+
+#[test]
+fn a_reload_takes_certificates_that_were_renewed_in_the_same_files() {
+    let stage = Stage::with(Options::with_replicas(0), &SCHEMA);
+    let demands = Demands {
+        papers: Some((papers::PAPERS.certificate.clone(), papers::PAPERS.key.clone())),
+        ..Demands::default()
+    };
+    let api = stage.run(FakePatroni::start(demands, says(&stage)));
+    let folder = tempfile::tempdir().unwrap();
+    let (file, ca) = (folder.path().join("config.yaml"), folder.path().join("ca.crt"));
+    std::fs::copy(papers::path("other.crt"), &ca).unwrap();
+    let tuning = Tuning {
+        cluster: vec![format!(
+            "patroni: {{ endpoints: [https://127.0.0.1:{}], interval: 100ms, timeout: 5s, ca: {} }}",
+            api.port,
+            ca.display()
+        )],
+        ..Tuning::default()
+    };
+    let weir = stage.weir_from(&tuning, &file);
+    let is_said = |part: &str| weir.status().evidence.iter().any(|row| row.says.contains(part));
+    wait_until("its certificate is refused", || is_said("certificate"));
+    assert_eq!(api.answered(), 0);
+    std::fs::copy(papers::path("ca.crt"), &ca).unwrap();
+    stage.run(async {
+        let console = weir.connect_as(APP, "pgweir", "").await.unwrap();
+        console.batch_execute("RELOAD").await.unwrap();
+    });
+    wait_until("it is believed", || is_said("answered by https://"));
+    stage.run(insert(&weir));
+}

@@ -80,8 +80,9 @@ impl Reloader {
         let new: Arc<Settings> = Arc::new(new);
         super::warm(&self.context.keys, &new);
         self.context.adopt(new.clone());
-        if monitor {
-            self.context.monitor.reload(settings);
+        match monitor {
+            true => self.context.monitor.reload(settings),
+            false => self.context.monitor.renew(settings),
         }
         for action in &actions {
             self.apply(action, &new);
