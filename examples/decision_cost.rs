@@ -61,6 +61,7 @@ fn main() {
         ("10 MB of short tokens", hostile(|n| "a,".repeat(n / 2), 10_000_000)),
         ("100,000 parentheses", hostile(|n| format!("SELECT {}", "(".repeat(n)), 100_000)),
         ("100,000 quotes", hostile(|n| "\"".repeat(n | 1), 100_000)),
+        ("100,000 signs in a row", hostile(|n| "+".repeat(n), 100_000)),
         ("100,000 comments within comments", hostile(|n| "/*".repeat(n), 100_000)),
     ];
     let hostile: Vec<_> = hostile

@@ -25,7 +25,7 @@ use crate::net::tls::{
 use crate::net::worker::{Crew, Turn, Workers};
 use crate::relay::context::{Context, Parts};
 use crate::relay::login::{self, Arrived};
-use crate::relay::{catalog_reader, sql_client};
+use crate::relay::{catalog_reader, dormitory, sql_client};
 use crate::sql::cache::Classifier;
 use crate::sql::lexer::Keys;
 use crate::telemetry::logs::LogControl;
@@ -107,6 +107,9 @@ impl Proxy {
             None => None,
         };
         let addresses = listeners.iter().map(Listener::address).collect();
+        for runtime in workers.crew().runtimes() {
+            drop(runtime.spawn(dormitory::run(context.clone())));
+        }
         for listener in listeners {
             let door = Door { context: context.clone(), reloader: reloader.clone() };
             tasks.spawn(accept(listener, door, stopped.clone()));

@@ -128,7 +128,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "moment",
             "node",
             "pool",
-            "relay::cancel",
+            "relay::slot",
             "relay::context",
             "relay::login",
             "routing",

@@ -97,6 +97,10 @@ def bulk(folder, cluster, quick):
     }
 
 
+# Seconds until pgweir's clients have gone to sleep: each after one or two without a request.
+SETTLE = 4
+
+
 def memory(folder, cluster, quick):
     """Bytes (PSS) per idle client, before and after each has run a query, with and without TLS; ten rounds."""
     count, rounds = (2000, 3) if quick else (10_000, 10)
@@ -111,10 +115,10 @@ def memory(folder, cluster, quick):
             time.sleep(1)
             empty = proxy.pss()
             crowd.tell(f"open {count}")
-            time.sleep(1)
+            time.sleep(SETTLE)
             opened = proxy.pss()
             crowd.tell("query")
-            time.sleep(1)
+            time.sleep(SETTLE)
             asked = proxy.pss()
             after = []
             for _ in range(rounds if name == "pgweir" and not tls else 1):

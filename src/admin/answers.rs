@@ -13,9 +13,9 @@ use crate::cluster::view::{ClusterView, NodeState};
 use crate::fault::{Fault, SqlState};
 use crate::node::NodeId;
 use crate::pool::tenant::Tenant;
-use crate::relay::cancel::{ClientSlot, Doing};
 use crate::relay::context::Context;
 use crate::relay::login::CONSOLE_DATABASE;
+use crate::relay::slot::{ClientSlot, Doing};
 use crate::routing::reason::Reason;
 use crate::sql::effects::PinReason;
 use crate::telemetry::statements::StatementCounters;
@@ -113,11 +113,11 @@ fn node_name(view: &ClusterView, id: NodeId) -> String {
 fn client_facts(context: &Context, view: &ClusterView) -> Vec<ClientFacts> {
     let now = clock::now();
     let facts = |slot: Arc<ClientSlot>| ClientFacts {
-        user: slot.user.clone(),
-        database: slot.database.clone(),
+        user: slot.user().to_owned(),
+        database: slot.database().to_owned(),
         state: slot.doing().as_str(),
-        address: slot.address.clone(),
-        application: slot.application.clone(),
+        address: slot.address().to_owned(),
+        application: slot.application().to_owned(),
         encrypted: slot.encrypted,
         age: now.since(slot.since),
         node: slot.node().map(|id| node_name(view, id)),
@@ -135,8 +135,8 @@ fn pool_facts(context: &Context, view: &ClusterView) -> Vec<PoolFacts> {
     let mut users: HashMap<PoolKey, Vec<(u32, String)>> = HashMap::new();
     for slot in context.clients.all() {
         if let Some(node) = slot.node() {
-            let key = (slot.database.clone(), slot.user.clone(), node);
-            users.entry(key).or_default().push((slot.pid, slot.application.clone()));
+            let key = (slot.database().to_owned(), slot.user().to_owned(), node);
+            users.entry(key).or_default().push((slot.pid, slot.application().to_owned()));
         }
     }
     let mut facts = Vec::new();
@@ -217,7 +217,7 @@ fn database_facts(context: &Context) -> Vec<DatabaseFacts> {
         names.entry(tenant.database.clone()).or_insert_with(|| tenant.server_database.clone());
     }
     for slot in context.clients.all() {
-        *clients.entry(slot.database.clone()).or_default() += 1;
+        *clients.entry(slot.database().to_owned()).or_default() += 1;
     }
     names.entry(CONSOLE_DATABASE.to_owned()).or_insert_with(|| CONSOLE_DATABASE.to_owned());
     let facts = |(name, server_name): (String, String)| {

@@ -3,9 +3,9 @@
 use crate::admin::answers::{self, Reload};
 use crate::admin::conversation::{Conversation, Next};
 use crate::fault::{Fault, SqlState};
-use crate::relay::cancel::{ClientSlot, Doing};
 use crate::relay::context::Context;
 use crate::relay::login::Console;
+use crate::relay::slot::{ClientSlot, Doing};
 use crate::wire::frame::header;
 use crate::wire::writers::{self, Severity};
 use std::future::poll_fn;
@@ -129,7 +129,7 @@ impl Client<'_> {
                 Next::Run(command) => command,
             };
             self.console.slot.set_doing(Doing::Active);
-            let answer = answers::answer(&command, &self.console.slot.user, self.context, self.reload).await;
+            let answer = answers::answer(&command, self.console.slot.user(), self.context, self.reload).await;
             self.console.slot.set_doing(Doing::Idle);
             next = self.conversation.on_answer(answer, &mut self.unsent);
         }

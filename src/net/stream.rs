@@ -3,6 +3,7 @@
 use socket2::SockRef;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -20,6 +21,40 @@ pub enum Stream {
     Tls(Box<TlsStream<Socket>>),
 }
 
+/// A connection that no runtime looks after.
+#[derive(Debug)]
+pub enum Detached {
+    /// Plain TCP.
+    Tcp(std::net::TcpStream),
+    /// A Unix socket.
+    Unix(std::os::unix::net::UnixStream),
+    /// TLS, and the socket below it.
+    Tls(Box<TlsStream<Socket>>, std::net::TcpStream),
+}
+
+impl Detached {
+    /// Gives it to the runtime of the calling thread.
+    pub fn attach(self) -> io::Result<Stream> {
+        Ok(match self {
+            Detached::Tcp(socket) => Stream::Tcp(TcpStream::from_std(socket)?),
+            Detached::Unix(socket) => Stream::Unix(UnixStream::from_std(socket)?),
+            Detached::Tls(mut stream, socket) => {
+                stream.get_mut().0.0 = Some(TcpStream::from_std(socket)?);
+                Stream::Tls(stream)
+            }
+        })
+    }
+}
+
+impl AsFd for Detached {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Detached::Tcp(socket) | Detached::Tls(_, socket) => socket.as_fd(),
+            Detached::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
 /// The TCP socket below TLS, which can be moved to another runtime while TLS stays as it is.
 #[derive(Debug)]
 pub struct Socket(Option<TcpStream>);
@@ -30,9 +65,8 @@ impl Socket {
         Socket(Some(stream))
     }
 
-    fn settle(&mut self) -> io::Result<()> {
-        self.0 = self.0.take().map(moved).transpose()?;
-        Ok(())
+    fn take(&mut self) -> io::Result<std::net::TcpStream> {
+        self.0.take().ok_or_else(lost)?.into_std()
     }
 
     fn stream(&self) -> io::Result<&TcpStream> {
@@ -44,11 +78,6 @@ impl Socket {
     }
 }
 
-/// To the runtime of the calling thread.
-fn moved(stream: TcpStream) -> io::Result<TcpStream> {
-    TcpStream::from_std(stream.into_std()?)
-}
-
 /// It could not be moved.
 fn lost() -> io::Error {
     io::ErrorKind::NotConnected.into()
@@ -57,12 +86,17 @@ fn lost() -> io::Error {
 impl Stream {
     /// Moves it to the runtime of the calling worker, so that its readiness wakes nobody elsewhere.
     pub fn settle(self) -> io::Result<Stream> {
+        self.detach()?.attach()
+    }
+
+    /// Takes it from its runtime, which asks the kernel about it no more, and keeps nothing for it.
+    pub fn detach(self) -> io::Result<Detached> {
         Ok(match self {
-            Stream::Tcp(stream) => Stream::Tcp(moved(stream)?),
-            Stream::Unix(stream) => Stream::Unix(UnixStream::from_std(stream.into_std()?)?),
+            Stream::Tcp(stream) => Detached::Tcp(stream.into_std()?),
+            Stream::Unix(stream) => Detached::Unix(stream.into_std()?),
             Stream::Tls(mut stream) => {
-                stream.get_mut().0.settle()?;
-                Stream::Tls(stream)
+                let socket = stream.get_mut().0.take()?;
+                Detached::Tls(stream, socket)
             }
         })
     }

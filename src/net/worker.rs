@@ -70,6 +70,11 @@ impl Crew {
         self.members.get(usize::from(worker.0)).map(|member| &member.handle)
     }
 
+    /// The runtimes of all of them.
+    pub fn runtimes(&self) -> impl Iterator<Item = &Handle> {
+        self.members.iter().map(|member| &member.handle)
+    }
+
     /// How many are in use.
     pub fn in_use(&self) -> usize {
         self.in_use.load(Ordering::Relaxed)

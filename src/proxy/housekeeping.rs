@@ -84,6 +84,7 @@ pub fn publish(context: &Context) {
     let store = context.causal.store.as_ref().map(|store| (store.is_up(), store.failures()));
     metrics.publish_causal(context.causal.len(), store);
     metrics.clients.set(context.clients.len() as f64);
+    metrics.asleep.set(context.asleep.load(Ordering::Relaxed) as f64);
     let counts = context.classifier.counts();
     metrics.cache.shape.absolute(counts.shared_hits);
     metrics.cache.misses.absolute(counts.misses);

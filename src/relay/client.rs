@@ -10,14 +10,17 @@ use crate::pool::tenant::Tenant;
 use crate::relay::answer::Digested;
 use crate::relay::bonds::Bonds;
 use crate::relay::buffer::{self, Active};
-use crate::relay::cancel::{self, ClientSlot};
+use crate::relay::cancel;
 use crate::relay::catalogs::DatabaseCatalog;
 use crate::relay::context::Context;
+use crate::relay::dormitory;
 use crate::relay::find::LagRead;
 use crate::relay::lookup::Lookup;
 use crate::relay::lost_transaction::Ended;
 use crate::relay::recycle;
+use crate::relay::rest::Woken;
 use crate::relay::rule::{MetBySession, Ruled};
+use crate::relay::slot::ClientSlot;
 use crate::relay::survey::Survey;
 use crate::routing::request::Demand;
 use crate::session::block::Block;
@@ -34,7 +37,6 @@ use crate::wire::writers::{self, Severity};
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::task::Poll;
 
 /// Copied bytes for a server wait for its socket; beyond this the client is not read. In bytes.
 pub const TO_SERVER_MAX: usize = 256 * 1024;
@@ -132,6 +134,8 @@ pub struct Client {
     pub prepared_limit: usize,
     /// Names that it may give to statements.
     pub names_limit: usize,
+    /// Since when it has rested, where it was asleep meanwhile.
+    pub rests_since: Moment,
 }
 
 /// What a client is made of.
@@ -175,12 +179,6 @@ pub struct Replay {
     pub primary: bool,
 }
 
-/// What woke an idle client's task.
-enum Woken {
-    Bytes(Box<Active>),
-    Server(Box<Active>),
-}
-
 impl Client {
     /// A client that has just been greeted.
     pub fn new(parts: Parts) -> Client {
@@ -221,11 +219,13 @@ impl Client {
             own_portal: None,
             prepared_limit,
             names_limit,
+            rests_since: Moment::NEVER,
         }
     }
 
     /// Serves the client until it leaves.
     pub async fn run(mut self: Box<Self>) {
+        dormitory::watch(&self.slot);
         let (end, in_flight) = loop {
             let (mut active, result) = match self.rest().await {
                 Ok(Woken::Bytes(mut active)) => {
@@ -236,6 +236,7 @@ impl Client {
                     let result = self.unasked(&mut active).await;
                     (active, result)
                 }
+                Ok(Woken::Quiet) => return self.retire(),
                 Err(end) => {
                     let mut active = buffer::borrow();
                     Box::pin(self.answer_fatal(&mut active, &end)).await;
@@ -263,6 +264,9 @@ impl Client {
     fn move_home(self: Box<Self>) {
         let context = self.context.clone();
         let home = context.crew.home(self.turn);
+        if self.may_sleep() {
+            return dormitory::send(self, home);
+        }
         let Some(runtime) = context.crew.runtime(home) else { return };
         runtime.spawn(async move {
             match self.settled() {
@@ -281,61 +285,6 @@ impl Client {
         };
         let client = *self;
         Ok(Box::new(Client { stream: client.stream.settle().map_err(lost)?, ..client }))
-    }
-
-    /// Waits for what comes next; not for ever, where that is limited and no transaction is open.
-    async fn rest(&mut self) -> Result<Woken, End> {
-        match self
-            .context
-            .glance
-            .idle_timeout()
-            .filter(|_| self.session.state.status() == TransactionStatus::Idle)
-        {
-            Some(limit) => match tokio::time::timeout(limit, self.idle()).await {
-                Ok(woken) => woken,
-                Err(_) => Err(End::Fatal(Box::new(idle_too_long()))),
-            },
-            None => self.idle().await,
-        }
-    }
-
-    /// Waits for the client's next bytes, without a buffer.
-    async fn idle(&mut self) -> Result<Woken, End> {
-        poll_fn(|cx| {
-            let mut active = buffer::borrow();
-            match self.stream.poll_read_some(cx, active.requests.room()) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(End::Gone)),
-                Poll::Ready(Ok(len)) => {
-                    active.requests.filled(len);
-                    return Poll::Ready(Ok(Woken::Bytes(active)));
-                }
-                Poll::Pending => {}
-            }
-            let outlives = self.attached.is_some() && self.outlives_server();
-            if let Some(connection) = self.attached.as_mut().and_then(|attached| attached.lease.connection())
-            {
-                let room = active.answers.room(0).unwrap_or_default();
-                match connection.stream.poll_read_some(cx, room) {
-                    // What becomes of the transaction is decided when the client goes on with it.
-                    Poll::Ready(Ok(0) | Err(_)) if outlives => {
-                        self.ended = self.ended_here(false);
-                        self.drop_connection();
-                    }
-                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(lost_while_held(self))),
-                    Poll::Ready(Ok(len)) => {
-                        active.answers.filled(len);
-                        return Poll::Ready(Ok(Woken::Server(active)));
-                    }
-                    Poll::Pending => {}
-                }
-            }
-            buffer::give_back(active);
-            if self.slot.is_ending(cx) && self.session.state.status() == TransactionStatus::Idle {
-                return Poll::Ready(Err(End::Fatal(Box::new(shutting_down()))));
-            }
-            Poll::Pending
-        })
-        .await
     }
 
     /// Serves until nothing is in flight.
@@ -501,7 +450,7 @@ impl Client {
 
     async fn answer_fatal(&mut self, active: &mut Active, end: &End) {
         let End::Fatal(fault) = end else { return };
-        tracing::info!(user = %self.slot.user, database = %self.slot.database, sqlstate = %fault.sqlstate,
+        tracing::info!(user = %self.slot.user(), database = %self.slot.database(), sqlstate = %fault.sqlstate,
             blame = ?fault.blame, "disconnecting client: {fault}");
         if active.answers.is_mid_message() {
             return;
@@ -560,25 +509,6 @@ pub fn take_and_forget(active: &mut Active, len: usize) {
         }
     }
     active.requests.let_go(len);
-}
-
-fn lost_while_held(client: &mut Client) -> End {
-    client.drop_connection();
-    End::Fatal(Box::new(
-        Fault::server(SqlState::CONNECTION_FAILURE, "the server connection of this session was lost")
-            .detail("The session kept it for an open transaction or for state that cannot be replayed.")
-            .hint("Connect again and retry the transaction."),
-    ))
-}
-
-fn idle_too_long() -> Fault {
-    Fault::proxy(SqlState(*b"57P05"), "terminating connection due to idle-session timeout")
-        .detail("limits.client_idle_timeout of pgweir has passed.")
-}
-
-fn shutting_down() -> Fault {
-    Fault::proxy(SqlState::ADMIN_SHUTDOWN, "terminating connection because pgweir is shutting down")
-        .hint("Connect again.")
 }
 
 #[cfg(test)]

@@ -7,13 +7,15 @@ use crate::config::settings::Settings as Config;
 use crate::fault::{Fault, SqlState};
 use crate::monitor::Monitor;
 use crate::net::tls::{ClientTls, ServerTls};
-use crate::net::worker::Crew;
+use crate::net::worker::{Crew, Worker};
 use crate::pool::tenant::Tenant;
-use crate::relay::cancel::{CANCELS_MAX, ClientSlot, Clients};
+use crate::relay::cancel::{CANCELS_MAX, Clients};
 use crate::relay::catalogs::{Catalogs, DatabaseCatalog};
+use crate::relay::dormitory::Inbox;
 use crate::relay::glance::Glance;
 use crate::relay::pauses::Pauses;
 use crate::relay::rule::Ruling;
+use crate::relay::slot::ClientSlot;
 use crate::session::settings::{Interner, Settings};
 use crate::sql::cache::{Classifier, LocalCache, Scope};
 use crate::sql::catalog::Overrides;
@@ -105,6 +107,10 @@ pub struct Context {
     pub replicating: AtomicUsize,
     /// Connections that have not logged in yet.
     pub arriving: AtomicUsize,
+    /// Clients that sleep.
+    pub asleep: AtomicUsize,
+    /// Clients on their way to a worker.
+    inboxes: Box<[Inbox]>,
     /// Is the process on its way out?
     pub draining: AtomicBool,
     tenants: Mutex<HashMap<(String, String), Arc<Tenant>>>,
@@ -144,6 +150,7 @@ impl Context {
     /// Without any client yet.
     pub fn new(parts: Parts) -> Context {
         let overrides = overrides_of(&parts.config, 1);
+        let inboxes = parts.crew.runtimes().map(|_| Inbox::default()).collect();
         let ruling = Ruling { epoch: 1, rules: parts.config.routing.rules.rules.clone() };
         Context {
             glance: Glance::new(&parts.config, overrides.epoch()),
@@ -166,11 +173,18 @@ impl Context {
             cancels: Semaphore::new(CANCELS_MAX),
             replicating: AtomicUsize::new(0),
             arriving: AtomicUsize::new(0),
+            asleep: AtomicUsize::new(0),
+            inboxes,
             draining: AtomicBool::new(false),
             tenants: Mutex::new(HashMap::new()),
             interner: Mutex::new(Interner::default()),
             ids: AtomicU64::new(1),
         }
+    }
+
+    /// Where clients come to a worker from another one.
+    pub fn inbox(&self, worker: Worker) -> Option<&Inbox> {
+        self.inboxes.get(usize::from(worker.0))
     }
 
     /// A number that nobody else has.

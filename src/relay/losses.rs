@@ -40,7 +40,7 @@ impl Client {
             Fate::Lost(evidence) => lost(&evidence),
             Fate::Unknown(evidence) => perhaps_lost(&evidence),
         };
-        tracing::warn!(user = %self.slot.user, database = %self.slot.database, "{fault}");
+        tracing::warn!(user = %self.slot.user(), database = %self.slot.database(), "{fault}");
         match self.context.config.load().routing.lost_writes {
             OnLoss::Off => false,
             OnLoss::Warning => {

@@ -314,7 +314,7 @@ impl Client {
 
     /// The group is not sent. The transaction fails with it, as it does with any other error.
     pub(super) fn refuse_in_block(&mut self, active: &mut Active, group: &Group, fault: &Fault) {
-        tracing::info!(user = %self.slot.user, database = %self.slot.database, sqlstate = %fault.sqlstate,
+        tracing::info!(user = %self.slot.user(), database = %self.slot.database(), sqlstate = %fault.sqlstate,
             "request refused: {fault}");
         let mut error = Vec::new();
         writers::fault(&mut error, Severity::Error, fault);

@@ -2,8 +2,8 @@
 
 use crate::fault::{Fault, SqlState};
 use crate::relay::buffer::Active;
-use crate::relay::cancel::Doing;
 use crate::relay::client::Client;
+use crate::relay::slot::Doing;
 use crate::session::group::Group;
 use crate::wire::writers::{self, Severity};
 
@@ -12,7 +12,7 @@ impl Client {
     pub(super) fn answer_refusal(&mut self, active: &mut Active, group: &Group, fault: &Fault) {
         self.slot.set_doing(Doing::Idle);
         (self.replay, self.ended) = (None, None);
-        tracing::info!(user = %self.slot.user, database = %self.slot.database, sqlstate = %fault.sqlstate,
+        tracing::info!(user = %self.slot.user(), database = %self.slot.database(), sqlstate = %fault.sqlstate,
             "request refused: {fault}");
         let mut bytes = Vec::new();
         writers::fault(&mut bytes, Severity::Error, fault);

@@ -10,9 +10,9 @@ use crate::fault::{Fault, SqlState};
 use crate::net::stream::Stream;
 use crate::pool::connect::{Target, connect};
 use crate::pool::server::ServerConnection;
-use crate::relay::cancel::{ClientSlot, Doing};
 use crate::relay::context::Context;
 use crate::relay::reach;
+use crate::relay::slot::{ClientSlot, Doing};
 use crate::wire::frame::Boundary;
 use crate::wire::startup::{Replication, Startup};
 use crate::wire::writers::{self, Severity};
@@ -195,7 +195,7 @@ impl Replicating {
         let mut ways =
             Ways { up: Way::new(), down: Way::new(), boundary: Boundary::default(), farewell: None };
         if let Some(fault) = self.pass(&mut client, &mut ways).await {
-            tracing::info!(user = %self.slot.user, "ending a replication connection: {fault}");
+            tracing::info!(user = %self.slot.user(), "ending a replication connection: {fault}");
             drop(tokio::time::timeout(FAREWELL, say_goodbye(&mut client, &fault)).await);
         }
         self.permit.0.clients.leave(&self.slot);

@@ -83,7 +83,7 @@ impl Client {
             None => {
                 let name = settings.get("application_name").map(plain).unwrap_or_default();
                 let who =
-                    Who { user: &self.slot.user, database: &self.slot.database, application_name: &name };
+                    Who { user: self.slot.user(), database: self.slot.database(), application_name: &name };
                 let rules = ruling.rules.of_session(&who);
                 let met = MetBySession { epoch: ruling.epoch, settings: settings.clone(), rules };
                 self.met_by_session = Some(Box::new(met));

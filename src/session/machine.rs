@@ -2,12 +2,14 @@
 //! its messages means to the client that is waiting.
 
 mod apart;
+mod asleep;
 mod names;
 mod promised;
 mod sql;
 mod texts;
 
 pub use apart::Estranged;
+pub use asleep::Asleep;
 use names::harmless;
 pub use names::too_many_names;
 
@@ -198,6 +200,7 @@ impl Session {
     /// No transaction is open any more, and so no portal.
     pub fn forget_portals(&mut self) {
         self.portals.clear();
+        self.undescribed.clear();
     }
 
     /// Every name is gone (DISCARD ALL, DEALLOCATE ALL). The unnamed statement has none.

@@ -56,7 +56,7 @@ impl Statement {
 #[cfg(test)]
 impl Statement {
     /// One of no importance.
-    pub(super) fn plain(id: u64) -> Arc<Statement> {
+    pub(in crate::session) fn plain(id: u64) -> Arc<Statement> {
         let (server_name, text, types) = Default::default();
         Arc::new(Statement { id, server_name, text, types, scope: Scope::default() })
     }
@@ -102,6 +102,14 @@ pub struct Unnamed {
     pub class: Option<Class>,
     /// Under which knowledge of the database it was made.
     pub epoch: u64,
+}
+
+impl Unnamed {
+    /// Keeps no more room than it needs.
+    pub fn shrink(&mut self) {
+        self.text.shrink_to_fit();
+        self.types.shrink_to_fit();
+    }
 }
 
 type Key = (Box<[u8]>, Box<[u8]>, Scope);

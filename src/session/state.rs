@@ -1,5 +1,7 @@
 //! What a session carries between its requests: settings, transaction, pins, freshness floor.
 
+mod asleep;
+
 use crate::freshness::gate::{Durability, Floor, LastRead};
 use crate::moment::Moment;
 use crate::node::NodeId;
@@ -9,6 +11,7 @@ use crate::session::settings::{Settings, Value};
 use crate::sql::class::Route;
 use crate::sql::effects::{self, DiscardKind, Effect, PgweirName, PinReason, Scope};
 use crate::wire::backend::TransactionStatus;
+pub use asleep::StateAsleep;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,7 +67,7 @@ struct Transaction {
 }
 
 /// pgweir's own settings.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Own {
     route: Route,
     consistency: Option<Consistency>,
@@ -110,10 +113,11 @@ pub struct SessionState {
 impl SessionState {
     /// A session that has just started with these parameters.
     pub fn new(startup: Arc<Settings>) -> SessionState {
+        let (settings, carried) = (startup.clone(), startup.clone());
         SessionState {
-            settings: startup.clone(),
-            carried: startup.clone(),
             startup,
+            settings,
+            carried,
             status: TransactionStatus::Idle,
             transaction: Transaction::default(),
             doubted: Vec::new(),
@@ -153,10 +157,10 @@ impl SessionState {
 
     /// Does the session still have a choice of servers?
     pub fn held(&self) -> Held {
-        match (self.status, self.pins.is_empty()) {
-            (TransactionStatus::Idle, true) => Held::Free,
-            (TransactionStatus::Idle, false) => Held::Pinned,
-            (TransactionStatus::InBlock | TransactionStatus::Failed, _) => Held::InTransaction,
+        match self.status {
+            TransactionStatus::Idle if self.pins.is_empty() => Held::Free,
+            TransactionStatus::Idle => Held::Pinned,
+            TransactionStatus::InBlock | TransactionStatus::Failed => Held::InTransaction,
         }
     }
 
@@ -319,12 +323,9 @@ impl SessionState {
 
     /// What is set of pgweir's own from here on ends with the transaction. False: there is none.
     pub fn begin_local(&mut self) -> bool {
-        if self.status == TransactionStatus::Idle {
-            return false;
-        }
         let own = self.own();
-        self.transaction.own.get_or_insert(own);
-        true
+        let open = self.status != TransactionStatus::Idle;
+        open.then(|| self.transaction.own.get_or_insert(own)).is_some()
     }
 
     /// Has one of pgweir's own settings been set for this transaction?

@@ -46,6 +46,11 @@ impl Told {
         true
     }
 
+    /// Keeps no more room than it needs.
+    pub fn shrink(&mut self) {
+        self.since.shrink_to_fit();
+    }
+
     /// What the greeting said of those `names` of which the client has heard something else since.
     pub fn outdated(&self, names: impl Fn(&str) -> bool) -> Vec<(String, String)> {
         let changed = |name: &str| self.since.iter().any(|(known, _)| **known == *name.as_bytes());

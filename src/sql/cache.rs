@@ -152,10 +152,9 @@ impl Classifier {
             return class;
         }
         let (class, certain) = self.by_shape(scope, scope_key, text);
-        match exact {
-            Some(_) if plain && certain => local.templates.keep(text, scope_key, class),
-            Some(text) => local.put(LocalSlot { text, scope: scope_key, class }),
-            None => {}
+        let kept = plain && certain && local.templates.keep(text, scope_key, class);
+        if let Some(text) = exact.filter(|_| !kept) {
+            local.put(LocalSlot { text, scope: scope_key, class });
         }
         class
     }

@@ -36,6 +36,8 @@ pub struct Metrics {
     latency: [Histogram; 2],
     /// Client connections.
     pub clients: Gauge,
+    /// Those that sleep.
+    pub asleep: Gauge,
     /// Logins.
     pub logins: Logins,
     /// The classifier's cache.
@@ -134,6 +136,7 @@ impl Metrics {
                 )
             }),
             clients: recorder.register_gauge(&key(names::CLIENTS, &[]), &METADATA),
+            asleep: recorder.register_gauge(&key(names::CLIENTS_ASLEEP, &[]), &METADATA),
             logins: logins(&recorder),
             cache: cache(&recorder),
             monitor: monitor(&recorder),

@@ -43,6 +43,8 @@ pub const PINS: &str = "pgweir_pins_total";
 pub const REPLAYS: &str = "pgweir_replays_total";
 /// No labels.
 pub const CLIENTS: &str = "pgweir_clients";
+/// Those of them that have been idle for long enough to cost no more than they must.
+pub const CLIENTS_ASLEEP: &str = "pgweir_clients_asleep";
 /// By `result`.
 pub const LOGINS: &str = "pgweir_logins_total";
 /// By `tier`.
@@ -73,7 +75,7 @@ pub const CAUSAL_STORE_FAILURES: &str = "pgweir_causal_store_failures_total";
 pub const BUILD_INFO: &str = "pgweir_build_info";
 
 /// All of them, with the help text.
-pub const ALL: [(&str, Kind, &str); 30] = [
+pub const ALL: [(&str, Kind, &str); 31] = [
     (STATEMENTS, Kind::Counter, "Statements by where they went and why"),
     (STATEMENT_SECONDS, Kind::Histogram, "Time from a request to its complete answer"),
     (POOL_ACTIVE, Kind::Gauge, "Server connections in use"),
@@ -95,6 +97,11 @@ pub const ALL: [(&str, Kind, &str); 30] = [
     (PINS, Kind::Counter, "Sessions pinned to one server connection, by reason"),
     (REPLAYS, Kind::Counter, "Statements sent again after a replica could not finish them, by cause"),
     (CLIENTS, Kind::Gauge, "Client connections"),
+    (
+        CLIENTS_ASLEEP,
+        Kind::Gauge,
+        "Client connections that have been idle for a while, and cost next to nothing",
+    ),
     (LOGINS, Kind::Counter, "Logins by result"),
     (CACHE_HITS, Kind::Counter, "Statements whose class was remembered, by tier"),
     (CACHE_MISSES, Kind::Counter, "Statements that had to be parsed"),

@@ -71,29 +71,31 @@ impl Templates {
         Some(class)
     }
 
-    /// Keeps a text that has no template, which the lexer could read for certain.
-    pub fn keep(&mut self, text: &[u8], scope: ScopeKey, class: Class) {
+    /// Keeps a text that has no template, which the lexer could read for certain. False: it has no place.
+    pub fn keep(&mut self, text: &[u8], scope: ScopeKey, class: Class) -> bool {
         if text.len() > TEXT_MAX_BYTES {
-            return;
+            return false;
         }
         let index = self.index(text);
-        let Some(bucket) = self.buckets.get_mut(index) else { return };
+        let Some(bucket) = self.buckets.get_mut(index) else { return false };
         if bucket.len() < WAYS {
             let mut template = Template { text: Vec::new(), holes: Vec::new(), scope, class };
-            if template.learn(text) {
+            let kept = template.learn(text);
+            if kept {
                 bucket.push(template);
             }
-            return;
+            return kept;
         }
         self.refused = self.refused.wrapping_add(1);
-        if self.refused.is_multiple_of(REPLACE_EVERY)
-            && let Some(last) = bucket.last_mut()
-        {
-            (last.scope, last.class) = (scope, class);
-            if !last.learn(text) {
-                bucket.pop();
-            }
+        let Some(last) = bucket.last_mut().filter(|_| self.refused.is_multiple_of(REPLACE_EVERY)) else {
+            return false;
+        };
+        (last.scope, last.class) = (scope, class);
+        let kept = last.learn(text);
+        if !kept {
+            bucket.pop();
         }
+        kept
     }
 
     fn index(&self, text: &[u8]) -> usize {
@@ -161,29 +163,49 @@ fn digits_len(text: &[u8]) -> Option<usize> {
     (len > 0).then_some(len)
 }
 
-/// A hash of the first bytes, up to the first digit or quote: texts that match have the same.
+/// A hash of the first bytes, up to the first literal that could be a hole: texts that match have the same.
 #[inline]
 fn beginning(text: &[u8]) -> u64 {
-    let mut hash = 0u64;
     let head = text.get(..PREFIX).unwrap_or(text);
+    let head = head.get(..before_literals(head)).unwrap_or(head);
+    let mut hash = 0u64;
     for chunk in head.chunks(8) {
         let mut word = [0u8; 8];
         if let Some(word) = word.get_mut(..chunk.len()) {
             word.copy_from_slice(chunk);
         }
-        let word = u64::from_le_bytes(word);
-        let stop = digits_or_quotes(word);
-        let kept = match stop {
-            0 => word,
-            stop => word & ((1 << (stop.trailing_zeros() & !7)) - 1),
-        };
-        hash = (hash ^ kept).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         hash ^= hash >> 29;
-        if stop != 0 {
-            break;
-        }
     }
     hash.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// Where the first quote stands, or the first digit that is not a part of a word (`u1_0`, `sbtest7`).
+#[inline]
+fn before_literals(head: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(rest) = head.get(at..).filter(|rest| !rest.is_empty()) {
+        match rest.first_chunk() {
+            Some(eight) => match digits_or_quotes(u64::from_le_bytes(*eight)) {
+                0 => {
+                    at += 8;
+                    continue;
+                }
+                stop => at += stop.trailing_zeros() as usize / 8,
+            },
+            None => match rest.iter().position(|byte| byte.is_ascii_digit() || *byte == b'\'') {
+                Some(near) => at += near,
+                None => break,
+            },
+        }
+        let in_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_' || !byte.is_ascii();
+        let before = at.checked_sub(1).and_then(|before| head.get(before));
+        if head.get(at) == Some(&b'\'') || !before.is_some_and(in_word) {
+            return at;
+        }
+        at += 1;
+    }
+    head.len()
 }
 
 /// The lowest bit that is set stands in the first byte that is a digit or a quote. (The usual test of

@@ -27,6 +27,17 @@ fn the_same_text_is_answered_by_the_thread_and_the_same_shape_by_the_process() {
 }
 
 #[test]
+fn what_has_no_template_is_found_by_its_exact_text() {
+    let (catalog, overrides) = (Catalog::empty(), Overrides::default());
+    let (classifier, mut local) = classifier();
+    let scope = scope(&catalog, &overrides);
+    let text = format!("SELECT {}", vec!["a, 1"; 100].join(" + "));
+    let first = classifier.class_of(&mut local, &scope, text.as_bytes());
+    assert_eq!(first, classifier.class_of(&mut local, &scope, text.as_bytes()));
+    assert_eq!(local.hits(), 1);
+}
+
+#[test]
 fn a_new_catalog_is_a_new_answer() {
     let overrides = Overrides::default();
     let (classifier, mut local) = classifier();

@@ -1,5 +1,8 @@
 use super::*;
 
+mod differential;
+mod reference;
+
 fn kinds(text: &str) -> Vec<(Kind, &str)> {
     Lexer::new(text.as_bytes()).map(|token| (token.kind, &text[token.start..token.end])).collect()
 }
@@ -98,4 +101,74 @@ fn the_fingerprint_depends_on_the_key_and_is_stable_without_one() {
     assert_eq!(of(Keys::fixed()), of(Keys::fixed()));
     assert_ne!(of(Keys::from_seed([1, 2])), of(Keys::from_seed([2, 1])));
     assert_eq!(of(Keys::fixed()).to_string().len(), 32);
+}
+
+#[test]
+fn marks_end_what_stands_before_them() {
+    let shape = |text: &str| shape_of(text.as_bytes(), &Keys::fixed()).fingerprint;
+    let different = [
+        "ab",
+        "a b",
+        "\"a\"\"b\"",
+        "\"a\" \"b\"",
+        "\"a\"b",
+        "a\"b\"",
+        "a . b",
+        "a .. b",
+        "a . . b",
+        "a = > b",
+        "a => b",
+        "a : : b",
+        "a :: b",
+        "a := b",
+        "a : = b",
+        "a 1",
+        "a 1, 2",
+        "a 1 2",
+        "a (1)",
+        "a_b",
+        "a$b",
+        "a\u{e9}b",
+        "A\u{c9}B",
+        "\"a\u{1}b\"",
+        "\"A\"",
+        "\"a\"",
+        "'a'",
+        "/* pgweir.a */",
+        "/* pgweir.a ",
+        "-- pgweir.a ",
+        "'pgweir.a",
+        "\u{1}",
+    ];
+    for (at, one) in different.iter().enumerate() {
+        for other in &different[at + 1..] {
+            assert_ne!(shape(one), shape(other), "{one} and {other}");
+        }
+    }
+}
+
+#[test]
+fn shapes_longer_than_a_block_count_to_their_last_byte() {
+    let shape = |text: &str| shape_of(text.as_bytes(), &Keys::fixed()).fingerprint;
+    for length in (1..40).chain(240..280).chain(500..530) {
+        for (open, close) in [("", ""), ("\"", "\""), ("a+", ""), ("/*pgweir.", "*/")] {
+            let text = |last: char| format!("{open}{}{last}{close}", "x".repeat(length));
+            assert_ne!(shape(&text('y')), shape(&text('z')), "{open} {length}");
+            assert_ne!(
+                shape(&text('x')),
+                shape(&format!("{open}{}{close}", "x".repeat(length))),
+                "{open} {length}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_sign_of_a_run_is_an_operator_and_is_looked_at_once() {
+    assert_eq!(pieces("a++-+b"), ["a", "+", "+", "-", "+", "b"]);
+    assert_eq!(pieces("a=+-+b+-@-"), ["a", "=", "+", "-", "+", "b", "+-@-"]);
+    assert_eq!(pieces("*++--c\n+-/* */-+*"), ["*", "+", "+", "+", "-", "-+*"]);
+    // Quadratic, this would take half an hour.
+    let signs = vec![b'+'; 1_000_000];
+    assert_eq!(Lexer::new(&signs).count(), signs.len());
 }

@@ -80,6 +80,17 @@ fn literals_that_are_not_plain_are_compared_as_they_are() {
 }
 
 #[test]
+fn digits_of_words_part_beginnings_and_those_of_literals_do_not() {
+    let begin = |text: &str| beginning(text.as_bytes());
+    assert_ne!(begin("select u1_0.id from users u1_0 where u1_0.id=1"), begin("select u1_0.name from users"));
+    assert_ne!(begin("SELECT c FROM sbtest1 WHERE id=1"), begin("SELECT c FROM sbtest2 WHERE id=1"));
+    assert_eq!(begin("SELECT c FROM sbtest1 WHERE id=1"), begin("SELECT c FROM sbtest1 WHERE id=22 AND x"));
+    assert_eq!(begin("SELECT 'a1', b"), begin("SELECT 'c'"));
+    let long = "x".repeat(PREFIX);
+    assert_eq!(begin(&format!("{long}y")), begin(&long));
+}
+
+#[test]
 fn a_bucket_is_bounded_and_keeps_what_is_asked_for() {
     let mut templates = Templates::new(1);
     let known = template("SELECT 1");
@@ -88,13 +99,14 @@ fn a_bucket_is_bounded_and_keeps_what_is_asked_for() {
     for n in 0..1000 {
         let text = format!("SELECT a{n} FROM t WHERE b = {n}");
         assert!(templates.find(text.as_bytes(), &known.scope).is_none());
-        templates.keep(text.as_bytes(), known.scope, known.class);
+        let kept = templates.keep(text.as_bytes(), known.scope, known.class);
+        assert_eq!(kept, n < WAYS - 1 || templates.refused.is_multiple_of(REPLACE_EVERY));
         assert!(
             templates.find(format!("SELECT often FROM t WHERE a = {n}").as_bytes(), &known.scope).is_some()
         );
     }
     assert_eq!(kept(&templates), WAYS);
-    templates.keep(&[b' '; TEXT_MAX_BYTES + 1], known.scope, known.class);
+    assert!(!templates.keep(&[b' '; TEXT_MAX_BYTES + 1], known.scope, known.class));
     assert!(templates.find(&[b' '; TEXT_MAX_BYTES + 1], &known.scope).is_none());
     let many = format!("SELECT {}", "1,".repeat(HOLES_MAX + 1));
     let mut template = known;
