@@ -115,7 +115,7 @@ pub fn publish(context: &Context) {
 async fn follow_roles(context: Arc<Context>) {
     let mut known: HashMap<NodeId, Role> = HashMap::new();
     let mut down = HashSet::new();
-    let (mut removed, mut up) = (HashSet::new(), HashSet::new());
+    let mut states = HashMap::new();
     let mut places: HashMap<NodeId, u64> = HashMap::new();
     let mut quarantined = HashSet::new();
     let mut primary = None;
@@ -128,22 +128,11 @@ async fn follow_roles(context: Arc<Context>) {
                 sever(&context, node.id);
                 known.remove(&node.id);
             }
+            let before = states.insert(node.id, node.state);
             if node.state == NodeState::Removed {
                 known.remove(&node.id);
-                if removed.insert(node.id) {
-                    clear(&context, node.id);
-                    // Nobody asks it any more, and nobody would find out that it still does not answer. Where it
-                    // did when it was taken out, what is open there may end in peace.
-                    if !up.remove(&node.id) {
-                        sever(&context, node.id);
-                    }
-                }
+                take_out(&context, node.id, before);
                 continue;
-            }
-            removed.remove(&node.id);
-            match node.state {
-                NodeState::Up => drop(up.insert(node.id)),
-                _ => drop(up.remove(&node.id)),
             }
             if node.state != NodeState::Down {
                 down.remove(&node.id);
@@ -187,6 +176,19 @@ async fn follow_roles(context: Arc<Context>) {
         while context.monitor.view().generation == generation {
             context.monitor.view_changed(generation, until).await;
         }
+    }
+}
+
+/// A node is no longer there; `before`: how it was measured last.
+fn take_out(context: &Context, node: NodeId, before: Option<NodeState>) {
+    if before == Some(NodeState::Removed) {
+        return;
+    }
+    clear(context, node);
+    // Nobody asks it any more, and nobody would find out that it still does not answer. Where it did when it was
+    // taken out, what is open there may end in peace.
+    if before != Some(NodeState::Up) {
+        sever(context, node);
     }
 }
 
