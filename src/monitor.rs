@@ -41,6 +41,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+/// From here on the ids that are used up are worth a warning.
+const NODES_WARN: usize = 48;
+
 /// The handle to the monitor; clones share it.
 #[derive(Clone)]
 pub struct Monitor {
@@ -295,6 +298,15 @@ impl Monitor {
         shared.spawn_sources();
     }
 
+    /// The same configuration, of which files may have been written anew: certificates. Connections that are open
+    /// stay.
+    pub fn renew(&self, settings: MonitorSettings) {
+        let shared = &self.shared;
+        shared.stop_sources();
+        shared.settings.store(Arc::new(settings));
+        shared.spawn_sources();
+    }
+
     /// Ends every task and its connection.
     pub async fn shutdown(&self) {
         self.shared.stop_sources();
@@ -313,8 +325,10 @@ impl Monitor {
 impl Shared {
     /// Probes every node that is there, and nobody else. Who is probed already, where it is, goes on.
     fn spawn_probes(self: &Arc<Shared>) {
-        let view = self.view.load_full();
         let mut probes = self.probes();
+        // Loaded under the lock: of two who call this, the later must not undo what the other did with a newer
+        // picture.
+        let view = self.view.load_full();
         let there = |id: NodeId| view.node(id).filter(|node| node.state != NodeState::Removed);
         probes.retain(|id, probe| {
             // What a node was reached at first is no move.
@@ -333,7 +347,7 @@ impl Shared {
     fn probe(self: &Arc<Shared>, node: NodeId, place: u64) -> Probe {
         let (wake, fence) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         // Weak, so that a monitor that everybody dropped ends its tasks.
-        let probing = probe::run(Arc::downgrade(self), node, Arc::clone(&wake));
+        let probing = probe::run(Arc::downgrade(self), node, place, Arc::clone(&wake));
         let fencing = fence::run(Arc::downgrade(self), node, Arc::clone(&fence));
         let tasks = [tokio::spawn(probing), tokio::spawn(fencing)];
         Probe { place, wake, fence, tasks }
@@ -351,7 +365,8 @@ impl Shared {
     /// The node was reached elsewhere by its own probe, which goes on.
     fn moved(&self, node: NodeId, place: u64) {
         if let Some(probe) = self.probes().get_mut(&node) {
-            probe.place = place;
+            // Another one may have been started meanwhile, for where it is now.
+            probe.place = probe.place.max(place);
         }
     }
 
@@ -359,7 +374,9 @@ impl Shared {
         let settings = self.settings.load_full();
         let mut sources = vec![names::spawn(self)];
         sources.extend(settings.patroni.clone().map(|patroni| patroni::spawn(self, patroni)));
-        *self.sources() = sources;
+        for before in std::mem::replace(&mut *self.sources(), sources) {
+            before.abort();
+        }
     }
 
     fn stop_sources(&self) {
@@ -381,6 +398,7 @@ impl Shared {
         }
         let policy = self.settings.load().policy;
         let view = self.picture().reload(&nodes, policy);
+        log_room(&view, self.view.load().nodes.len(), &nodes);
         self.nodes.store(Arc::new(nodes));
         drop(members);
         self.publish(Some(view));
@@ -398,10 +416,11 @@ impl Shared {
         self.spawn_probes();
     }
 
-    /// Does the node of this name answer?
+    /// Does the node of this name answer? Late counts, too.
     fn is_up(&self, name: &str) -> bool {
         let view = self.view.load();
-        view.nodes.iter().any(|node| *node.name == *name && node.state == NodeState::Up)
+        let answers = |state| matches!(state, NodeState::Up | NodeState::Suspect);
+        view.nodes.iter().any(|node| *node.name == *name && answers(node.state))
     }
 
     fn members(&self) -> MutexGuard<'_, Members> {
@@ -410,6 +429,25 @@ impl Shared {
 
     fn sources(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ids are used up by names, for as long as the process lives.
+fn log_room(view: &ClusterView, before: usize, nodes: &[NodeSettings]) {
+    let used = view.nodes.len();
+    if used > before && used >= NODES_WARN {
+        tracing::warn!(
+            "{used} names have been nodes, of {NODES_MAX} in a process' life: restart before the last one"
+        );
+    }
+    if view.left_out == 0 {
+        return;
+    }
+    let is_in =
+        |name: &str| view.nodes.iter().any(|node| *node.name == *name && node.state != NodeState::Removed);
+    for node in nodes.iter().filter(|node| !is_in(&node.name)) {
+        tracing::error!(node = %node.name,
+            "it is left out: {NODES_MAX} other names have been nodes since the start; restart to take it in");
     }
 }
 
@@ -437,6 +475,11 @@ impl Shared {
     // enough to be measured anew.
     fn picture(&self) -> MutexGuard<'_, Picture> {
         self.picture.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For who has measured `node` at this place; `None`: it is elsewhere by now.
+    fn picture_at(&self, node: NodeId, place: u64) -> Option<MutexGuard<'_, Picture>> {
+        Some(self.picture()).filter(|picture| picture.is_at(node, place))
     }
 
     fn probes(&self) -> MutexGuard<'_, HashMap<NodeId, Probe>> {

@@ -236,7 +236,7 @@ fn writes_wait_when_the_lock_has_moved_until_the_next_primary_is_proven() {
 }
 
 #[test]
-fn a_patroni_that_is_gone_paused_or_behind_stops_nobody() {
+fn a_patroni_that_is_gone_or_paused_stops_nobody_and_one_that_names_another_does() {
     let stage = Stage::with(Options::default(), &SCHEMA);
     let (old, new) = (stage.cluster.primary(), stage.cluster.replica(0));
     let wrong = Says { leader: Some(new.name().to_owned()), ..says(&stage) };
@@ -268,12 +268,16 @@ fn a_patroni_that_is_gone_paused_or_behind_stops_nobody() {
     wait_until("nobody leads", || verdict(&weir).contains("nobody holds Patroni's leader lock"));
     api.say(|says| says.leader = Some(old.name().to_owned()));
     is_primary(old);
-    // A failover that Patroni does not know of yet.
+    // Somebody promotes a server that does not hold the lock, and Patroni goes on naming the other.
     old.sigkill().unwrap();
     new.promote().unwrap();
-    is_primary(new);
+    let objection = format!("{} is a primary, but Patroni names another leader", new.name());
+    wait_until("the new primary is disowned", || verdict(&weir).ends_with(&objection));
     let answered = api.answered();
     wait_until("it was asked again, twice", || api.answered() > answered + 2);
+    assert!(verdict(&weir).ends_with(&objection));
+    // With the lock it is the primary, though Patroni has its old timeline still.
+    api.say(|says| says.leader = Some(new.name().to_owned()));
     is_primary(new);
 }
 
@@ -297,10 +301,14 @@ fn of_two_endpoints_the_one_that_knows_more_is_believed() {
     // As new as each other, and they disagree.
     knowing.say(|says| says.members.iter_mut().for_each(|member| member.timeline = 1));
     wait_until("it is disputed", || verdict(&weir).contains("Patroni's endpoints disagree who leads"));
-    // The first one alone is behind, and nobody's word against what the nodes say.
+    // The first one alone is asked after a promotion, and names the old one still: until it knows better.
     drop(knowing);
     old.stop(Stop::Fast).unwrap();
     new.promote().unwrap();
+    wait_until("the new primary is disowned", || {
+        verdict(&weir).ends_with(&format!("{} is a primary, but Patroni names another leader", new.name()))
+    });
+    behind.say(|says| says.leader = Some(new.name().to_owned()));
     let expected = format!("{} is the primary", new.name());
     wait_until(&expected, || verdict(&weir).starts_with(&expected));
     stage.run(insert(&weir));
@@ -377,5 +385,37 @@ fn a_reload_changes_who_is_asked() {
     wait_until("nobody asks it", || weir.status().evidence.iter().all(|row| row.source != "patroni"));
     drop(api);
     weir.wait_whole(2);
+    stage.run(insert(&weir));
+}
+
+#[test]
+fn a_reload_takes_certificates_that_were_renewed_in_the_same_files() {
+    let stage = Stage::with(Options::with_replicas(0), &SCHEMA);
+    let demands = Demands {
+        papers: Some((papers::PAPERS.certificate.clone(), papers::PAPERS.key.clone())),
+        ..Demands::default()
+    };
+    let api = stage.run(FakePatroni::start(demands, says(&stage)));
+    let folder = tempfile::tempdir().unwrap();
+    let (file, ca) = (folder.path().join("config.yaml"), folder.path().join("ca.crt"));
+    std::fs::copy(papers::path("other.crt"), &ca).unwrap();
+    let tuning = Tuning {
+        cluster: vec![format!(
+            "patroni: {{ endpoints: [https://127.0.0.1:{}], interval: 100ms, timeout: 5s, ca: {} }}",
+            api.port,
+            ca.display()
+        )],
+        ..Tuning::default()
+    };
+    let weir = stage.weir_from(&tuning, &file);
+    let is_said = |part: &str| weir.status().evidence.iter().any(|row| row.says.contains(part));
+    wait_until("its certificate is refused", || is_said("certificate"));
+    assert_eq!(api.answered(), 0);
+    std::fs::copy(papers::path("ca.crt"), &ca).unwrap();
+    stage.run(async {
+        let console = weir.connect_as(APP, "pgweir", "").await.unwrap();
+        console.batch_execute("RELOAD").await.unwrap();
+    });
+    wait_until("it is believed", || is_said("answered by https://"));
     stage.run(insert(&weir));
 }

@@ -89,7 +89,11 @@ pub fn lines(
 ) -> Vec<Line> {
     let mut lines: Vec<Line> = witnesses.iter().flat_map(|witness| of_node(witness, standing, now)).collect();
     if let Some(hearing) = &hearing {
-        of_patroni(hearing, now, &mut lines);
+        let word = hearing.testimony.map(|(_, word)| word.leader);
+        let is_leader = |claim: &Claim| word == Some(Leader::Node(claim.node));
+        let leader = witnesses.iter().map(|witness| &witness.claim).find(|claim| is_leader(claim));
+        let is_foreign = leader.is_some_and(|leader| standing.is_foreign(leader));
+        of_patroni(hearing, is_foreign, now, &mut lines);
     }
     let says = verdict(standing, witnesses);
     lines.push(Line { member: None, source: Source::Verdict, says, age: None });
@@ -134,7 +138,7 @@ fn answer(role: Role, witness: &Witness<'_>, refusal: Option<Refusal>) -> String
     }
 }
 
-fn of_patroni(hearing: &Hearing<'_>, now: Moment, lines: &mut Vec<Line>) {
+fn of_patroni(hearing: &Hearing<'_>, is_foreign: bool, now: Moment, lines: &mut Vec<Line>) {
     let line = |member, says, age| Line { member, source: Source::Patroni, says, age };
     if let Some(error) = hearing.error {
         lines.push(line(None, format!("does not answer: {error}"), None));
@@ -156,6 +160,7 @@ fn of_patroni(hearing: &Hearing<'_>, now: Moment, lines: &mut Vec<Line>) {
         (Leader::Node(_), Some(member)) => format!("{} leads", member.name),
         (_, _) => "nobody holds the leader lock".to_owned(),
     });
+    words.extend(is_foreign.then(|| "which belongs to another cluster: it does not count".to_owned()));
     words.extend(word.paused.then(|| "paused: its leader does not count".to_owned()));
     words.extend((!hearing.counts).then(|| "too old to count: the nodes alone decide".to_owned()));
     lines.push(line(None, words.join(", "), age));
@@ -263,7 +268,7 @@ mod tests {
         };
         let word = Word::of(&testimony, |name| (name == "pg2").then_some(NodeId(1)));
         let claims = witnesses.each_ref().map(|witness| witness.claim);
-        let standing = resolve(&Standing::default(), &claims, Some(&word));
+        let standing = resolve(&Standing::default(), &claims, Some(&word), at(1000));
         let hearing = Hearing { testimony: Some((&testimony, &word)), counts: true, error: None };
         let said: Vec<String> = lines(&standing, &witnesses, Some(hearing), at(1000))
             .into_iter()

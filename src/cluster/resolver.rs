@@ -6,7 +6,10 @@
 //!
 //! - when it has not answered for long: its store may be lost, and the nodes are all there is to go by;
 //! - when it is paused: then people lead, and its lock says nothing;
-//! - when it is behind: its leader is on an older timeline than the primary that the nodes have proven;
+//! - when it may be behind: it was asked before the newest timeline was first seen, and knows only of older
+//!   ones. Whoever is asked after that knows better: Patroni's lock moves before a promotion, so a server that
+//!   was promoted without it is not the primary, however new its timeline;
+//! - when its leader was measured to be a server of another system;
 //! - when its leader is none of the nodes, so that it may be this very primary by another name; unless that
 //!   one is on a newer timeline, which this primary cannot be on.
 
@@ -50,6 +53,8 @@ pub struct Word {
     pub leader: Leader,
     /// The timeline that the leader wrote down.
     pub timeline: Option<TimelineId>,
+    /// The newest that any member wrote down.
+    pub newest: Option<TimelineId>,
     /// Is it paused?
     pub paused: bool,
 }
@@ -88,6 +93,7 @@ impl Word {
                 Some(member) => node_of(&member.name).map_or(Leader::Stranger, Leader::Node),
             },
             timeline: leader.and_then(|member| member.timeline),
+            newest: testimony.members.iter().filter_map(|member| member.timeline).max(),
             paused: testimony.paused,
         }
     }
@@ -97,11 +103,14 @@ impl Word {
         now.since(self.asked) <= trusted_for
     }
 
-    /// What it has against writing to the primary that `claims` have proven, on `timeline`.
-    fn objection(&self, primary: NodeId, timeline: TimelineId, claims: &[Claim]) -> Option<Objection> {
+    /// What it has against writing to the primary that `claims` have proven, in `standing`.
+    fn objection(&self, primary: NodeId, standing: &Standing, claims: &[Claim]) -> Option<Objection> {
         if self.paused {
             return None;
         }
+        let timeline = standing.timeline;
+        let asked_since = standing.since.is_some_and(|since| self.asked >= since);
+        let may_know = |on: Option<TimelineId>| asked_since || on.is_none() || on >= timeline;
         match self.leader {
             Leader::Node(leader) if leader == primary => None,
             Leader::Node(leader) => {
@@ -109,22 +118,24 @@ impl Word {
                 // Followers of this primary write their timeline down late: whoever was measured on it and
                 // is named has been named since.
                 let on = self.timeline.max(measured.and_then(|claim| claim.timeline));
-                on.is_none_or(|on| on >= timeline).then_some(Objection::OtherLeader)
+                let is_foreign = measured.is_some_and(|claim| standing.is_foreign(claim));
+                (!is_foreign && may_know(on)).then_some(Objection::OtherLeader)
             }
-            Leader::Stranger => self.timeline.filter(|on| *on > timeline).map(|_| Objection::OtherLeader),
-            Leader::Nobody => Some(Objection::NoLeader),
-            Leader::Disputed => Some(Objection::Disputed),
+            Leader::Stranger => (self.timeline > timeline).then_some(Objection::OtherLeader),
+            Leader::Nobody => may_know(self.newest).then_some(Objection::NoLeader),
+            Leader::Disputed => may_know(self.newest).then_some(Objection::Disputed),
         }
     }
 }
 
-/// The standing after `claims`, with what Patroni has to say, if that counts.
-pub fn resolve(standing: &Standing, claims: &[Claim], word: Option<&Word>) -> Standing {
+/// The standing after `claims`, the newest of which came at `now`, with what Patroni has to say, if that counts.
+pub fn resolve(standing: &Standing, claims: &[Claim], word: Option<&Word>, now: Moment) -> Standing {
     let next = standing.advance(claims);
-    let (Some(primary), Some(timeline), Some(word)) = (next.primary, next.timeline, word) else {
+    let next = Standing { since: next.since.or(next.timeline.map(|_| now)), ..next };
+    let (Some(primary), Some(word)) = (next.primary, word) else {
         return next;
     };
-    match word.objection(primary, timeline, claims) {
+    match word.objection(primary, &next, claims) {
         Some(objection) => Standing { primary: None, disowned: Some((primary, objection)), ..next },
         None => next,
     }

@@ -2,6 +2,7 @@
 
 use crate::cluster::resolver::Objection;
 use crate::lsn::TimelineId;
+use crate::moment::Moment;
 use crate::node::{NodeId, Role};
 
 /// What one node was measured to be.
@@ -67,18 +68,21 @@ pub struct Standing {
     pub disowned: Option<(NodeId, Objection)>,
     /// The newest timeline seen.
     pub timeline: Option<TimelineId>,
+    /// When it was first seen.
+    pub since: Option<Moment>,
     /// The cluster's system identifier.
     pub system_identifier: Option<u64>,
 }
 
 impl Standing {
-    /// The standing after `claims`.
+    /// The standing after `claims`. When a newer timeline was first seen is for the caller to say.
     pub fn advance(&self, claims: &[Claim]) -> Standing {
         let system_identifier = self.system_identifier.or_else(|| elect_system(claims));
         let ours =
             |claim: &&Claim| system_identifier.is_some() && claim.system_identifier == system_identifier;
         let seen = claims.iter().filter(ours).filter_map(|claim| claim.timeline).max();
         let timeline = self.timeline.max(seen);
+        let since = self.since.filter(|_| timeline == self.timeline);
         let mut claimants = claims
             .iter()
             .filter(ours)
@@ -89,7 +93,14 @@ impl Standing {
             (Some(one), Some(other)) => (None, Some((one, other))),
             (one, _) => (one, None),
         };
-        Standing { primary, conflict, disowned: None, timeline, system_identifier }
+        Standing { primary, conflict, disowned: None, timeline, since, system_identifier }
+    }
+
+    /// Was it measured to be a server of another cluster?
+    pub fn is_foreign(&self, claim: &Claim) -> bool {
+        claim.system_identifier.is_some()
+            && self.system_identifier.is_some()
+            && claim.system_identifier != self.system_identifier
     }
 
     /// Why the node of `claim` may not serve; `None`: it may.
@@ -97,7 +108,7 @@ impl Standing {
         if claim.system_identifier.is_none() || self.system_identifier.is_none() {
             return Some(Refusal::Undecided);
         }
-        if claim.system_identifier != self.system_identifier {
+        if self.is_foreign(claim) {
             return Some(Refusal::WrongSystem);
         }
         if claim.twin && claim.role.is_some() {

@@ -125,6 +125,8 @@ pub struct ClusterView {
     pub timeline: Option<TimelineId>,
     /// PostgreSQL's system identifier.
     pub system_identifier: Option<u64>,
+    /// So many nodes are not in it: all ids are used up.
+    pub left_out: usize,
     /// Grows with each published picture.
     pub generation: u64,
 }

@@ -1,15 +1,19 @@
 //! Which nodes there are: those that are listed, those that names stand for, those that Patroni names.
 //!
-//! Who was found stays until nobody names it any more *and* it does not answer: a member whose Patroni was
+//! Who was found stays until two answers in a row do not name it *and* it does not answer: a member whose Patroni was
 //! stopped vanishes from the answers while its PostgreSQL goes on serving, and some name servers answer with
 //! a part of their list at a time.
 
 use crate::cluster::patroni::{Member, Testimony};
 use crate::monitor::settings::{Addresses, NodeSettings};
+use std::collections::HashMap;
 use std::net::IpAddr;
 
-/// As many can take part in balancing.
+/// As many can take part in balancing, at a time and in a process' life.
 pub const NODES_MAX: usize = 64;
+
+/// So many answers in a row must miss who does not answer: one may be a part of the list, while it is late.
+const MISSES: u32 = 2;
 
 /// See the file's head.
 #[derive(Debug, Default)]
@@ -18,7 +22,28 @@ pub struct Members {
     /// Per listed name that stands for a node per address: who has which number.
     addresses: Vec<Vec<Option<IpAddr>>>,
     found: Vec<NodeSettings>,
+    missed: Missed,
     asks_patroni: bool,
+}
+
+/// How many answers in a row did not name a node that does not answer itself; those with none are not in it.
+#[derive(Debug, Default)]
+struct Missed(HashMap<String, u32>);
+
+impl Missed {
+    /// An answer names `node`, or does not. Does it stay?
+    fn stays(&mut self, node: &str, is_named: bool, is_up: &dyn Fn(&str) -> bool) -> bool {
+        if is_named || is_up(node) {
+            self.0.remove(node);
+            return true;
+        }
+        let misses = self.0.remove(node).unwrap_or(0) + 1;
+        let stays = misses < MISSES;
+        if stays {
+            self.0.insert(node.to_owned(), misses);
+        }
+        stays
+    }
 }
 
 impl Members {
@@ -28,7 +53,7 @@ impl Members {
         let mut known = std::mem::take(&mut self.addresses);
         self.addresses = listed
             .iter()
-            .map(|node| match before.iter().position(|other| other == node) {
+            .map(|node| match before.iter().position(|other| is_same_name(other, node)) {
                 Some(index) => std::mem::take(&mut known[index]),
                 None => Vec::new(),
             })
@@ -49,7 +74,8 @@ impl Members {
         }
         let places = &mut self.addresses[index];
         for (place, number) in places.iter_mut().zip(1..) {
-            *place = place.filter(|ip| found.contains(ip) || is_up(&numbered(name, number)));
+            let missed = &mut self.missed;
+            *place = place.filter(|ip| missed.stays(&numbered(name, number), found.contains(ip), is_up));
         }
         let new: Vec<IpAddr> = found.iter().filter(|ip| !places.contains(&Some(**ip))).copied().collect();
         for ip in new {
@@ -67,7 +93,8 @@ impl Members {
             return;
         }
         let named = |node: &NodeSettings| testimony.members.iter().any(|member| *member.name == *node.name);
-        self.found.retain(|node| named(node) || is_up(&node.name));
+        let missed = &mut self.missed;
+        self.found.retain(|node| missed.stays(&node.name, named(node), is_up));
         for member in &testimony.members {
             let before = self.found.iter_mut().find(|node| *node.name == *member.name);
             match (before, node_of(member)) {
@@ -104,6 +131,12 @@ impl Members {
         nodes.truncate(NODES_MAX);
         nodes
     }
+}
+
+/// Do both stand for the same addresses? What else is said of them may change.
+fn is_same_name(one: &NodeSettings, other: &NodeSettings) -> bool {
+    let of = |node: &NodeSettings| (node.port, node.addresses);
+    (&one.name, &one.host, of(one)) == (&other.name, &other.host, of(other))
 }
 
 fn numbered(name: &str, number: usize) -> String {

@@ -16,6 +16,8 @@ const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
 /// An address must be missing from so many answers in a row before a name has moved: servers that answer
 /// with a part of their list at a time are no reason to.
 const MISSES: u32 = 2;
+/// And so many in a row must be the same, while whoever is there answers still.
+const MISSES_WHILE_UP: u32 = 3;
 
 /// Is this neither an address nor a socket's folder?
 pub fn is_name(host: &str) -> bool {
@@ -36,16 +38,32 @@ pub(super) async fn look_up(host: &str, limit: Duration) -> Result<Vec<IpAddr>, 
 
 /// Which names no longer have the address that is used for them.
 #[derive(Debug, Default)]
-struct Missed(HashMap<NodeId, u32>);
+struct Missed(HashMap<NodeId, Missing>);
+
+/// What a name has stood for since it was first without the address.
+#[derive(Debug, Default)]
+struct Missing {
+    misses: u32,
+    found: BTreeSet<IpAddr>,
+}
 
 impl Missed {
-    /// The name of `node`, which is reached at `address`, has just stood for `found`. Has it moved?
-    fn note(&mut self, node: NodeId, address: IpAddr, found: &[IpAddr]) -> bool {
-        let misses = self.0.entry(node).or_default();
-        *misses = if found.contains(&address) || found.is_empty() { 0 } else { *misses + 1 };
-        let moved = *misses >= MISSES;
+    /// The name of `node`, which is reached at `address`, and answers there or not, has just stood for `found`.
+    /// Has it moved?
+    fn note(&mut self, node: NodeId, address: IpAddr, found: &[IpAddr], answers: bool) -> bool {
+        if found.contains(&address) || found.is_empty() {
+            self.0.remove(&node);
+            return false;
+        }
+        let found: BTreeSet<IpAddr> = found.iter().copied().collect();
+        let missing = self.0.entry(node).or_default();
+        // Another list each time is a part of a longer one each time.
+        let goes_on = !answers || missing.found == found;
+        missing.misses = if goes_on { missing.misses + 1 } else { 1 };
+        missing.found = found;
+        let moved = missing.misses >= if answers { MISSES_WHILE_UP } else { MISSES };
         if moved {
-            *misses = 0;
+            self.0.remove(&node);
         }
         moved
     }
@@ -76,18 +94,22 @@ async fn round(shared: &Weak<Shared>, missed: &mut Missed) -> Option<Duration> {
         let is_any = |known: &NodeSettings| known.name == *node.name && known.addresses == Addresses::Any;
         let Some(address) = node.address.filter(|_| nodes.iter().any(is_any)) else { continue };
         let Ok(found) = look_up(&node.host, LOOKUP_LIMIT).await else { continue };
-        if missed.note(node.id, address, &found) {
-            follow(&shared.upgrade()?, node.id, &node.host);
+        let answers = matches!(node.state, NodeState::Up | NodeState::Suspect);
+        if missed.note(node.id, address, &found, answers) {
+            follow(&shared.upgrade()?, node.id, node.place, &node.host);
         }
     }
     Some(settings.resolve_interval)
 }
 
 /// Its connection leads to an address that the name has no longer: it is made anew.
-fn follow(shared: &Arc<Shared>, node: NodeId, host: &str) {
-    tracing::info!(host, "the name stands for another address now");
+fn follow(shared: &Arc<Shared>, node: NodeId, place: u64, host: &str) {
     let why = "its name stands for another address now";
-    let outcome = shared.picture().failed(node, Failure::Lost, why, clock::now());
+    let outcome = {
+        let Some(mut picture) = shared.picture_at(node, place) else { return };
+        picture.failed(node, Failure::Lost, why, clock::now())
+    };
+    tracing::info!(host, "the name stands for another address now");
     shared.perform(outcome);
     shared.restart_probe(node);
 }
@@ -116,7 +138,32 @@ mod tests {
             (&[new], false),
         ];
         for (round, (found, moved)) in table.into_iter().enumerate() {
-            assert_eq!(missed.note(NodeId(0), old, found), moved, "round {round}");
+            assert_eq!(missed.note(NodeId(0), old, found, false), moved, "round {round}");
+        }
+    }
+
+    #[test]
+    fn while_a_server_answers_its_name_has_moved_when_it_stands_for_the_same_others_three_times() {
+        let [old, new, third] = [1, 2, 3].map(|last| IpAddr::from([10, 0, 0, last]));
+        let mut missed = Missed::default();
+        let table: [(&[IpAddr], bool); 12] = [
+            // One address of three at a time, in turn.
+            (&[new], false),
+            (&[third], false),
+            (&[new], false),
+            (&[third], false),
+            (&[old], false),
+            // Moved, in whatever order the others are named.
+            (&[new, third], false),
+            (&[third, new], false),
+            (&[old], false),
+            (&[new], false),
+            (&[new], false),
+            (&[new], true),
+            (&[new], false),
+        ];
+        for (round, (found, moved)) in table.into_iter().enumerate() {
+            assert_eq!(missed.note(NodeId(0), old, found, true), moved, "round {round}");
         }
     }
 

@@ -13,6 +13,7 @@ use crate::freshness::ring::{PrimaryRing, PrimarySample, Pushed, WalGeometry};
 use crate::freshness::token::{Proof, Token};
 use crate::lsn::{Lsn, TimelineId, WalPosition};
 use crate::moment::Moment;
+use crate::monitor::members::NODES_MAX;
 use crate::monitor::picture::testimony::Hearing;
 use crate::monitor::settings::{Addresses, NodeSettings};
 use crate::monitor::tracked::Tracked;
@@ -144,6 +145,7 @@ impl Picture {
             self.ring.clear();
             self.forks.clear();
         }
+        self.view.left_out = 0;
         for settings in nodes {
             self.add(settings);
         }
@@ -166,14 +168,15 @@ impl Picture {
                 node.zone = settings.zone.as_deref().map(Arc::from);
                 node.tags = settings.tags.iter().map(|tag| Arc::from(tag.as_str())).collect();
             }
-            // Ids are 16 bits wide and never reused: 65,536 different nodes in a process' life.
-            None => {
-                if let Ok(number) = u16::try_from(self.tracked.len()) {
+            // Ids are never given to another node, and pools and `decide` have room for so many.
+            None => match u16::try_from(self.tracked.len()) {
+                Ok(number) if self.tracked.len() < NODES_MAX => {
                     self.view.nodes.push(unknown_node(NodeId(number), settings));
                     let without_reads = settings.without_reads;
                     self.tracked.push(Tracked { without_reads, ..Tracked::new() });
                 }
-            }
+                _ => self.view.left_out += 1,
+            },
         }
     }
 
@@ -443,7 +446,7 @@ impl Picture {
     /// must prove themselves again.
     fn settle(&mut self) {
         let claims: Vec<Claim> = self.claims().collect();
-        let next = resolve(&self.standing, &claims, self.hearing.word_at(self.now));
+        let next = resolve(&self.standing, &claims, self.hearing.word_at(self.now), self.now);
         let new_timeline = next.timeline != self.standing.timeline;
         let previous = next.primary.and_then(|primary| self.ring_of.replace(primary));
         let of_another = next.primary.is_some() && previous != next.primary && self.ring.newest().is_some();

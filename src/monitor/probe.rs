@@ -82,8 +82,8 @@ struct Broken {
     in_order: bool,
 }
 
-/// Runs until the monitor is dropped or the task is aborted.
-pub(super) async fn run(shared: Weak<Shared>, node: NodeId, wake: Arc<Notify>) {
+/// Runs until the monitor is dropped, the task is aborted, or the node is no longer at this place.
+pub(super) async fn run(shared: Weak<Shared>, node: NodeId, mut place: u64, wake: Arc<Notify>) {
     let mut pause = Duration::ZERO;
     loop {
         let Some(policy) = shared.upgrade().map(|shared| shared.settings.load().policy) else { return };
@@ -93,10 +93,13 @@ pub(super) async fn run(shared: Weak<Shared>, node: NodeId, wake: Arc<Notify>) {
             // A time-out here is the normal end of the pause.
             drop(timeout(pause - policy.interval, wake.notified()).await);
         }
-        let Some(broken) = live_once(&shared, node, &wake, &mut pause).await else { return };
+        let Some(broken) = live_once(&shared, node, &mut place, &wake, &mut pause).await else { return };
         let Some(shared) = shared.upgrade() else { return };
         pause = next_pause(pause, broken.failure, &policy);
-        let outcome = shared.picture().failed(node, broken.failure, &broken.error, clock::now());
+        let outcome = {
+            let Some(mut picture) = shared.picture_at(node, place) else { return };
+            picture.failed(node, broken.failure, &broken.error, clock::now())
+        };
         shared.perform(outcome);
     }
 }
@@ -109,10 +112,11 @@ fn next_pause(pause: Duration, failure: Failure, policy: &HealthPolicy) -> Durat
     (pause * 2).max(policy.interval.min(Duration::from_millis(50))).min(policy.reconnect_limit)
 }
 
-/// One connection, from its making to its end. `None`: the monitor is gone.
+/// One connection, from its making to its end. `None`: the monitor is gone, or the node is elsewhere.
 async fn live_once(
     shared: &Weak<Shared>,
     node: NodeId,
+    place: &mut u64,
     wake: &Arc<Notify>,
     pause: &mut Duration,
 ) -> Option<Broken> {
@@ -120,7 +124,7 @@ async fn live_once(
         let shared = shared.upgrade()?;
         (shared.settings.load_full(), shared.view.load_full(), shared.nodes.load_full())
     };
-    let at = view.node(node)?;
+    let at = view.node(node).filter(|at| at.place == *place)?;
     let known = nodes.iter().find(|known| *known.name == *at.name);
     let policy = settings.policy;
     let (mut link, identity, address) =
@@ -131,16 +135,19 @@ async fn live_once(
     {
         let shared = shared.upgrade()?;
         let outcome = {
-            let mut picture = shared.picture();
+            let mut picture = shared.picture_at(node, *place)?;
             let outcome = picture.reached(node, address, clock::now());
+            *place = picture.view().node(node)?.place;
             picture.connected(node, identity);
+            // Under the picture's lock: whoever finds it elsewhere later takes this away again.
+            shared.lines().insert(node, Arc::clone(&link.client));
             outcome
         };
+        link.place = *place;
         if outcome.view.is_some() {
             shared.perform(outcome);
-            shared.moved(node, shared.view.load().node(node).map_or(0, |node| node.place));
+            shared.moved(node, *place);
         }
-        shared.lines().insert(node, Arc::clone(&link.client));
     }
     let broken = loop {
         match link.sample(shared, node, &policy).await? {
@@ -152,9 +159,10 @@ async fn live_once(
         }
     };
     let shared = shared.upgrade()?;
+    let mut picture = shared.picture_at(node, *place)?;
     shared.lines().remove(&node);
     if broken.in_order || link.last_words.load(Ordering::Acquire) {
-        shared.picture().is_shut_down(node);
+        picture.is_shut_down(node);
     }
     Some(broken)
 }
@@ -162,6 +170,8 @@ async fn live_once(
 /// A connection to one node.
 struct Link {
     client: Arc<Client>,
+    /// Where the node was when it was made.
+    place: u64,
     statement: Statement,
     sent: Moment,
     prove_branch: bool,
@@ -294,6 +304,7 @@ async fn open(
     }
     let link = Link {
         client: Arc::new(client),
+        place: at.place,
         statement,
         sent: Moment::NEVER,
         prove_branch: true,
@@ -344,10 +355,13 @@ impl Link {
             Sample::Primary(_) => None,
         };
         let shared = shared.upgrade()?;
-        if let Some(standby) = standby {
-            shared.picture().replays(node, standby);
-        }
-        let outcome = shared.picture().sampled(node, sample, clock::now());
+        let outcome = {
+            let mut picture = shared.picture_at(node, self.place)?;
+            if let Some(standby) = standby {
+                picture.replays(node, standby);
+            }
+            picture.sampled(node, sample, clock::now())
+        };
         self.prove_branch = outcome.prove_branch;
         let pace = match sample {
             Sample::Primary(_) => Pace::Primary,
@@ -382,7 +396,10 @@ impl Link {
         let Ok(row) = self.client.query_one(FORK, &[]).await else { return };
         let Ok(Some(at)) = row.try_get::<_, Option<PgLsn>>(0) else { return };
         let at = Lsn(u64::from(at));
-        if shared.picture().forked(node, sample.timeline, at, clock::now()) {
+        let forked = shared
+            .picture_at(node, self.place)
+            .is_some_and(|mut picture| picture.forked(node, sample.timeline, at, clock::now()));
+        if forked {
             tracing::warn!(timeline = sample.timeline.0, fork = %at,
                 "a failover: what the old primary had acknowledged behind the fork is lost");
             shared.failovers.fetch_add(1, Ordering::AcqRel);
@@ -423,7 +440,10 @@ impl Link {
                 Err(_) => {
                     let shared = shared.upgrade()?;
                     let late = "its answer is late";
-                    let outcome = shared.picture().failed(node, Failure::Late, late, clock::now());
+                    let outcome = {
+                        let mut picture = shared.picture_at(node, self.place)?;
+                        picture.failed(node, Failure::Late, late, clock::now())
+                    };
                     shared.perform(outcome);
                 }
             }

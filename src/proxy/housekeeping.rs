@@ -115,6 +115,7 @@ pub fn publish(context: &Context) {
 async fn follow_roles(context: Arc<Context>) {
     let mut known: HashMap<NodeId, Role> = HashMap::new();
     let mut down = HashSet::new();
+    let mut states = HashMap::new();
     let mut places: HashMap<NodeId, u64> = HashMap::new();
     let mut quarantined = HashSet::new();
     let mut primary = None;
@@ -127,10 +128,10 @@ async fn follow_roles(context: Arc<Context>) {
                 sever(&context, node.id);
                 known.remove(&node.id);
             }
+            let before = states.insert(node.id, node.state);
             if node.state == NodeState::Removed {
-                if known.remove(&node.id).is_some() {
-                    clear(&context, node.id);
-                }
+                known.remove(&node.id);
+                take_out(&context, node.id, before);
                 continue;
             }
             if node.state != NodeState::Down {
@@ -175,6 +176,19 @@ async fn follow_roles(context: Arc<Context>) {
         while context.monitor.view().generation == generation {
             context.monitor.view_changed(generation, until).await;
         }
+    }
+}
+
+/// A node is no longer there; `before`: how it was measured last.
+fn take_out(context: &Context, node: NodeId, before: Option<NodeState>) {
+    if before == Some(NodeState::Removed) {
+        return;
+    }
+    clear(context, node);
+    // Nobody asks it any more, and nobody would find out that it still does not answer. Where it did when it was
+    // taken out, what is open there may end in peace.
+    if before != Some(NodeState::Up) {
+        sever(context, node);
     }
 }
 

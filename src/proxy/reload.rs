@@ -18,6 +18,8 @@ pub struct Reloader {
     file: Option<PathBuf>,
     logs: Option<LogControl>,
     changed_at: Mutex<Option<SystemTime>>,
+    /// One at a time: the console, a signal and the file's time of change may all ask for it.
+    reloading: Mutex<()>,
 }
 
 impl std::fmt::Debug for Reloader {
@@ -30,7 +32,7 @@ impl Reloader {
     /// For the process that was started with `file`.
     pub fn new(context: Arc<Context>, file: Option<PathBuf>, logs: Option<LogControl>) -> Reloader {
         let changed_at = Mutex::new(file.as_ref().and_then(modified));
-        Reloader { context, file, logs, changed_at }
+        Reloader { context, file, logs, changed_at, reloading: Mutex::new(()) }
     }
 
     /// Waits until the file has another time of change than at its last reading.
@@ -58,6 +60,8 @@ impl Reloader {
     /// Reads the file again and applies what has changed. Answers in one line what that was.
     pub fn reload(&self) -> Result<String, String> {
         let file = self.file.as_ref().ok_or("pgweir was started without a file")?;
+        // Held to the end: what is compared with is what is in force, and the later file is the one that stays.
+        let _reloading = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let new = config::load(file).map_err(|error| error.to_string())?;
         let old = self.context.config.load_full();
         let actions = config::diff(&old, &new);
@@ -76,8 +80,9 @@ impl Reloader {
         let new: Arc<Settings> = Arc::new(new);
         super::warm(&self.context.keys, &new);
         self.context.adopt(new.clone());
-        if monitor {
-            self.context.monitor.reload(settings);
+        match monitor {
+            true => self.context.monitor.reload(settings),
+            false => self.context.monitor.renew(settings),
         }
         for action in &actions {
             self.apply(action, &new);

@@ -13,7 +13,9 @@ use crate::relay::client::Client;
 use crate::relay::context::Context;
 use crate::relay::fence::FenceWait;
 use crate::relay::lost_transaction::{Meant, ended_by_administrator};
-use crate::relay::reach::{Holding, check_out, is_worth_waiting, no_primary, too_many_lag_reads, too_stale};
+use crate::relay::reach::{
+    Holding, check_out, has_moved, is_worth_waiting, no_primary, too_many_lag_reads, too_stale,
+};
 use crate::routing::lag_reads;
 use crate::routing::reason::Reason;
 use crate::routing::request::{Consistency, Target};
@@ -258,6 +260,11 @@ impl Client {
             return Err(
                 Fault::server(SqlState::CANNOT_CONNECT_NOW, "the primary has become a standby").retriable()
             );
+        }
+        // Asked last: who is the primary now is the primary where it is now.
+        if !lease.peek().is_some_and(ServerConnection::is_in_place) {
+            lease.checkin();
+            return Err(has_moved());
         }
         Ok(lease)
     }

@@ -61,9 +61,18 @@ pub async fn fill(context: &Context, tenant: &Tenant, node: &NodeView, place: Pl
             context.monitor.report(node.id, Evidence::ConnectionLost);
         }
     })?;
+    // A login takes its time, and a name may have moved meanwhile.
+    if !connection.is_in_place() {
+        return Err(has_moved());
+    }
     place
         .fill(connection)
         .ok_or_else(|| Fault::proxy(SqlState::INTERNAL_ERROR, "a pool's place was used twice"))
+}
+
+/// A connection leads to where its node was, and perhaps to another server.
+pub fn has_moved() -> Fault {
+    Fault::server(SqlState::CANNOT_CONNECT_NOW, "the node has moved while it was connected to").retriable()
 }
 
 /// Waits until the monitor says that the node is down.

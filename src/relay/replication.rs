@@ -129,7 +129,9 @@ async fn log_in(
         timeout: context.config.load().pool.connect_timeout,
     })
     .await?;
-    match context.monitor.view().primary == Some(node.id) {
+    let is_primary = context.monitor.view().primary == Some(node.id);
+    // Asked last: who is the primary now is the primary where it is now.
+    match is_primary && server.is_in_place() {
         true => Ok(server),
         false => Err(Fault::server(SqlState::CANNOT_CONNECT_NOW, "the primary has changed").retriable()),
     }

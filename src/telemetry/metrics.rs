@@ -241,6 +241,7 @@ impl Metrics {
             self.gauge(names::NODE_QUARANTINED, &[("node", node.name.clone())]).set(quarantined);
         }
         self.gauge(names::PRIMARY_KNOWN, &[]).set(f64::from(u8::from(view.primary.is_some())));
+        self.gauge(names::NODES_LEFT_OUT, &[]).set(view.left_out as f64);
     }
 
     /// Sets the gauge of Patroni, where it is asked: does what it says count?

@@ -63,6 +63,8 @@ pub const PREPARED_EVICTIONS: &str = "pgweir_prepared_evictions_total";
 pub const MONITOR_QUERIES: &str = "pgweir_monitor_queries_total";
 /// No labels.
 pub const CAUSAL_KEYS: &str = "pgweir_causal_keys";
+/// No labels.
+pub const NODES_LEFT_OUT: &str = "pgweir_nodes_left_out";
 /// No labels; absent where Patroni is not asked.
 pub const PATRONI_UP: &str = "pgweir_patroni_up";
 /// No labels; absent without a store.
@@ -73,7 +75,7 @@ pub const CAUSAL_STORE_FAILURES: &str = "pgweir_causal_store_failures_total";
 pub const BUILD_INFO: &str = "pgweir_build_info";
 
 /// All of them, with the help text.
-pub const ALL: [(&str, Kind, &str); 30] = [
+pub const ALL: [(&str, Kind, &str); 31] = [
     (STATEMENTS, Kind::Counter, "Statements by where they went and why"),
     (STATEMENT_SECONDS, Kind::Histogram, "Time from a request to its complete answer"),
     (POOL_ACTIVE, Kind::Gauge, "Server connections in use"),
@@ -91,6 +93,7 @@ pub const ALL: [(&str, Kind, &str); 30] = [
     (NODE_TIMELINE, Kind::Gauge, "The newest timeline that the node was measured on"),
     (NODE_IN_FLIGHT, Kind::Gauge, "Requests in flight on the node"),
     (PRIMARY_KNOWN, Kind::Gauge, "1 while there is a proven primary"),
+    (NODES_LEFT_OUT, Kind::Gauge, "Nodes that are not used: 64 other names have been nodes since the start"),
     (PINS, Kind::Counter, "Sessions pinned to one server connection, by reason"),
     (REPLAYS, Kind::Counter, "Statements sent again after a replica could not finish them, by cause"),
     (CLIENTS, Kind::Gauge, "Client connections"),

@@ -19,8 +19,18 @@ fn claim(node: u16, role: Option<Role>, timeline: u32) -> Claim {
 const P: Option<Role> = Some(Role::Primary);
 const R: Option<Role> = Some(Role::Replica);
 
+/// When the timelines of these tests are first seen.
+const SEEN: Moment = Moment(100);
+
+/// Asked before.
 fn word(leader: Leader, timeline: u32) -> Word {
-    Word { asked: Moment(1), leader, timeline: (timeline > 0).then_some(TimelineId(timeline)), paused: false }
+    let timeline = (timeline > 0).then_some(TimelineId(timeline));
+    Word { asked: Moment(1), leader, timeline, newest: timeline, paused: false }
+}
+
+/// Asked since.
+fn since(word: Word) -> Word {
+    Word { asked: Moment(101), ..word }
 }
 
 fn names(node: u16, timeline: u32) -> Word {
@@ -42,7 +52,9 @@ fn patroni_objects_and_never_proposes() {
     let nobody = [claim(0, None, 1), claim(1, R, 1), claim(2, R, 1)];
     let split = [claim(0, P, 2), claim(1, P, 2), claim(2, R, 2)];
     let other = Some(Objection::OtherLeader);
-    let table: [Row; 16] = [
+    let foreign = [claim(0, P, 1), Claim { system_identifier: Some(8), ..claim(1, P, 9) }, claim(2, R, 1)];
+    let (no_leader, disputed) = (Some(Objection::NoLeader), Some(Objection::Disputed));
+    let table: [Row; 26] = [
         ("all agree", &settled, names(0, 1), one(0), None),
         ("the lock has moved, nobody is promoted yet", &settled, names(1, 1), Verdict::None, other),
         ("a leader that has written nothing down yet", &settled, names(1, 0), Verdict::None, other),
@@ -59,15 +71,25 @@ fn patroni_objects_and_never_proposes() {
         ("its leader goes by another name", &settled, word(Leader::Stranger, 1), one(0), None),
         ("of unknown timeline", &settled, word(Leader::Stranger, 0), one(0), None),
         ("but on a newer timeline it is another", &settled, word(Leader::Stranger, 2), Verdict::None, other),
-        ("Patroni is behind: it still names the dead one", &promoted, names(0, 1), one(1), None),
-        ("behind, and the old primary is still there", &both, names(0, 1), one(1), None),
+        ("Patroni was asked before: it names the dead one", &promoted, names(0, 1), one(1), None),
+        ("asked before, and the old primary is still there", &both, names(0, 1), one(1), None),
+        ("asked since: promoted without the lock", &promoted, since(names(0, 1)), Verdict::None, other),
+        ("asked since, and its leader is there", &both, since(names(0, 1)), Verdict::None, other),
+        ("asked since, and it agrees", &both, since(names(1, 1)), one(1), None),
+        ("nobody held the lock before the promotion", &promoted, word(Leader::Nobody, 1), one(1), None),
+        ("nor on this timeline", &promoted, word(Leader::Nobody, 2), Verdict::None, no_leader),
+        ("nor since", &promoted, since(word(Leader::Nobody, 1)), Verdict::None, no_leader),
+        ("it was disputed before the promotion", &promoted, word(Leader::Disputed, 1), one(1), None),
+        ("it is since", &promoted, since(word(Leader::Disputed, 1)), Verdict::None, disputed),
+        ("its leader is a server of another system", &foreign, since(names(1, 9)), one(0), None),
+        ("a stranger on an older timeline", &promoted, since(word(Leader::Stranger, 1)), one(1), None),
         ("promoted, with its old timeline written down", &promoted, names(1, 1), one(1), None),
         ("the next leader, which follows this primary", &both, names(2, 1), Verdict::None, other),
         ("Patroni alone makes nobody primary", &nobody, names(1, 2), Verdict::None, None),
         ("nor decides between two", &split, names(0, 2), Verdict::Conflict(NodeId(0), NodeId(1)), None),
     ];
     for (what, claims, word, verdict, objection) in table {
-        let standing = resolve(&Standing::default(), claims, Some(&word));
+        let standing = resolve(&Standing::default(), claims, Some(&word), SEEN);
         assert_eq!(standing.verdict(), verdict, "{what}");
         assert_eq!(standing.disowned.map(|(_, objection)| objection), objection, "{what}");
     }
@@ -76,12 +98,12 @@ fn patroni_objects_and_never_proposes() {
 #[test]
 fn the_disowned_primary_is_named_with_the_reason() {
     let claims = [claim(0, P, 1), claim(1, R, 1)];
-    let standing = resolve(&Standing::default(), &claims, Some(&names(1, 1)));
+    let standing = resolve(&Standing::default(), &claims, Some(&names(1, 1)), SEEN);
     assert_eq!(standing.refusal(&claims[0]), Some(Refusal::Disowned(Objection::OtherLeader)));
     assert_eq!(standing.refusal(&claims[1]), None, "its replicas go on serving");
     // Patroni falls silent, or agrees: the nodes decide.
-    assert_eq!(resolve(&standing, &claims, None).verdict(), one(0));
-    assert_eq!(resolve(&standing, &claims, Some(&names(0, 1))).verdict(), one(0));
+    assert_eq!(resolve(&standing, &claims, None, SEEN).verdict(), one(0));
+    assert_eq!(resolve(&standing, &claims, Some(&names(0, 1)), SEEN).verdict(), one(0));
 }
 
 #[test]
@@ -111,8 +133,13 @@ fn any_word() -> impl Strategy<Value = Word> {
         Just(Leader::Nobody),
         Just(Leader::Disputed),
     ];
-    (leader, 0..5_u32, any::<bool>())
-        .prop_map(|(leader, timeline, paused)| Word { paused, ..word(leader, timeline) })
+    (leader, 0..5_u32, 0..5_u32, any::<bool>(), 0..14_u64).prop_map(
+        |(leader, timeline, others, paused, asked)| {
+            let word = word(leader, timeline);
+            let newest = word.timeline.max((others > 0).then_some(TimelineId(others)));
+            Word { asked: Moment(asked), newest, paused, ..word }
+        },
+    )
 }
 
 fn any_round() -> impl Strategy<Value = (Vec<Claim>, Option<Word>)> {
@@ -130,9 +157,13 @@ proptest! {
     ) {
         let mut standing = Standing::default();
         let mut newest = None;
-        for (claims, word) in &rounds {
+        let mut first_seen = Moment::NEVER;
+        for (now, (claims, word)) in (1..).map(Moment).zip(&rounds) {
             let alone = standing.advance(claims);
-            let next = resolve(&standing, claims, word.as_ref());
+            let next = resolve(&standing, claims, word.as_ref(), now);
+            if next.timeline > newest {
+                first_seen = now;
+            }
             prop_assert!(next.timeline >= standing.timeline, "the newest timeline is never forgotten");
             newest = newest.max(next.timeline);
             // Patroni takes a primary away, and changes nothing else.
@@ -152,10 +183,15 @@ proptest! {
                 prop_assert_eq!(rivals.count(), 0);
                 prop_assert_eq!(next.refusal(claim), None);
                 if let Some(word) = word.filter(|word| !word.paused) {
-                    let newer = word.timeline >= newest;
-                    prop_assert!(!matches!(word.leader, Leader::Nobody | Leader::Disputed));
-                    prop_assert!(!newer || !matches!(word.leader, Leader::Node(other) if other != node));
-                    prop_assert!(word.timeline <= newest || word.leader == Leader::Node(node));
+                    let knows = word.asked >= first_seen;
+                    let nobody = matches!(word.leader, Leader::Nobody | Leader::Disputed);
+                    prop_assert!(!nobody || !(knows || word.newest >= newest || word.newest.is_none()));
+                    let is_ours = |other: NodeId| claims.iter().all(|claim| {
+                        claim.node != other || !next.is_foreign(claim)
+                    });
+                    let another = matches!(word.leader, Leader::Node(other) if other != node && is_ours(other));
+                    prop_assert!(!another || !(knows || word.timeline >= newest));
+                    prop_assert!(word.leader != Leader::Stranger || word.timeline <= newest);
                 }
             }
             standing = next;
@@ -167,10 +203,10 @@ proptest! {
     fn a_silent_patroni_changes_nothing(rounds in proptest::collection::vec(any_round(), 1..12)) {
         let (mut with, mut without) = (Standing::default(), Standing::default());
         for (claims, word) in &rounds {
-            with = resolve(&with, claims, word.as_ref());
-            without = without.advance(claims);
+            with = resolve(&with, claims, word.as_ref(), SEEN);
+            without = resolve(&without, claims, None, SEEN);
         }
         let (last, _) = &rounds[rounds.len() - 1];
-        prop_assert_eq!(resolve(&with, last, None), without.advance(last));
+        prop_assert_eq!(resolve(&with, last, None, SEEN), resolve(&without, last, None, SEEN));
     }
 }

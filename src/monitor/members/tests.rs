@@ -66,11 +66,31 @@ fn a_name_is_a_node_per_address_and_numbers_stay_with_their_addresses() {
     members.resolved("db", &[ip(2)], &|name| name == "db-1");
     assert_eq!(drawn(&members), ["db-1@10.0.0.1", "db-2@10.0.0.2", "pg@h"]);
     members.resolved("db", &[ip(2)], NOBODY);
+    assert_eq!(drawn(&members), ["db-1@10.0.0.1", "db-2@10.0.0.2", "pg@h"], "once is not enough");
+    members.resolved("db", &[ip(2)], &|name| name == "db-1");
+    members.resolved("db", &[ip(2)], NOBODY);
+    assert_eq!(drawn(&members), ["db-1@10.0.0.1", "db-2@10.0.0.2", "pg@h"], "nor is twice, not in a row");
+    members.resolved("db", &[ip(2)], NOBODY);
     assert_eq!(drawn(&members), ["db-2@10.0.0.2", "pg@h"]);
     members.resolved("db", &[ip(2), ip(9)], NOBODY);
     assert_eq!(drawn(&members), ["db-1@10.0.0.9", "db-2@10.0.0.2", "pg@h"]);
     members.resolved("db", &[], NOBODY);
     assert_eq!(drawn(&members), ["db-1@10.0.0.9", "db-2@10.0.0.2", "pg@h"], "no answer proves nothing");
+}
+
+#[test]
+fn a_reload_that_says_something_else_of_a_name_keeps_what_it_stands_for() {
+    let mut members = Members::default();
+    let before = listed("db", "db.internal", Addresses::Each);
+    members.list(std::slice::from_ref(&before), false);
+    members.resolved("db", &[ip(1), ip(2)], NOBODY);
+    let (zone, tags) = (Some("a".to_owned()), vec!["reports".to_owned()]);
+    members.list(&[NodeSettings { weight: 7, zone, tags, ..before.clone() }], false);
+    assert_eq!(drawn(&members), ["db-1@10.0.0.1", "db-2@10.0.0.2"]);
+    assert!(members.nodes().iter().all(|node| node.weight == 7 && node.tags == ["reports"]));
+    // Where it is, is another matter.
+    members.list(&[listed("db", "elsewhere.internal", Addresses::Each)], false);
+    assert!(members.nodes().is_empty());
 }
 
 #[test]
@@ -90,6 +110,9 @@ fn patronis_members_come_move_and_go() {
     // b's agent was stopped, its server was not.
     members.testified(&testimony(&[("a", Some("10.0.0.7"), &[])]), &|name| name == "b");
     assert_eq!(drawn(&members), ["a@10.0.0.7", "b@10.0.0.2"]);
+    members.testified(&testimony(&[("a", Some("10.0.0.7"), &[])]), NOBODY);
+    assert_eq!(drawn(&members), ["a@10.0.0.7", "b@10.0.0.2"], "once is not enough");
+    members.testified(&testimony(&[]), NOBODY);
     members.testified(&testimony(&[("a", Some("10.0.0.7"), &[])]), NOBODY);
     assert_eq!(drawn(&members), ["a@10.0.0.7"]);
     members.testified(&testimony(&[]), NOBODY);

@@ -43,6 +43,10 @@ struct RawMember {
 pub(super) fn read(body: &[u8], asked: Moment, endpoint: &str) -> Result<Testimony, String> {
     let cluster: Cluster =
         serde_json::from_slice(body).map_err(|error| format!("its answer is not Patroni's: {error}"))?;
+    // Who is just being set up, or reads another scope, knows of nobody: that says nothing of these nodes.
+    if cluster.members.is_empty() {
+        return Err("it names no members".to_owned());
+    }
     if cluster.members.len() > MEMBERS_MAX {
         return Err(format!("it names {} members, at most {MEMBERS_MAX} can be", cluster.members.len()));
     }

@@ -89,6 +89,12 @@ impl Picture {
         self.view.nodes.iter().filter(there).find(at).map(|node| node.id)
     }
 
+    /// Is `node` where it was when its place had this number? Who has measured it elsewhere has measured another
+    /// server.
+    pub fn is_at(&self, node: NodeId, place: u64) -> bool {
+        self.view.node(node).is_some_and(|node| node.place == place)
+    }
+
     /// `node` was reached at this address of its name. Another one than before: perhaps another server.
     pub fn reached(&mut self, node: NodeId, address: Option<IpAddr>, now: Moment) -> Outcome {
         self.now = self.now.max(now);

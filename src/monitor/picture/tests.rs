@@ -186,6 +186,18 @@ fn a_reload_keeps_ids_and_what_is_known() {
 }
 
 #[test]
+fn the_65th_name_of_a_process_is_left_out_and_counted() {
+    let policy = HealthPolicy::default();
+    let all: Vec<NodeSettings> = (1..=64).map(settings).collect();
+    let mut picture = Picture::new(&all, policy);
+    let view = picture.reload(&[settings(1), settings(65), settings(66)], policy);
+    assert_eq!((view.nodes.len(), view.left_out), (64, 2));
+    // A name that has an id comes back to it.
+    let view = picture.reload(&[settings(1), settings(64)], policy);
+    assert_eq!((view.nodes[63].state, view.left_out), (NodeState::Unknown, 0));
+}
+
+#[test]
 fn the_picture_is_published_when_it_matters_or_its_numbers_are_old() {
     let mut picture = cluster();
     assert!(picture.sampled(NodeId(1), replica(1010, 5000, None), at(1011)).view.is_none());

@@ -49,6 +49,7 @@ fn what_is_not_patronis_is_refused() {
         "[]",
         "<html></html>",
         r#"{"members": 1}"#,
+        r#"{"members": []}"#,
         r#"{"members": [{}]}"#,
         r#"{"members": [{"name": ""}]}"#,
         r#"{"members": [{"name": "a\u0000"}]}"#,

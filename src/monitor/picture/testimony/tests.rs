@@ -89,6 +89,37 @@ fn writes_wait_between_the_lock_and_the_promotion() {
 }
 
 #[test]
+fn who_was_asked_before_a_promotion_does_not_speak_against_it_and_who_is_asked_since_does() {
+    let nobody = |timeline, asked| names("nobody", timeline, asked);
+    for last_words in [names("pg1", 1, 1200), nobody(1, 1200)] {
+        let mut picture = cluster();
+        picture.testified(last_words, at(1201));
+        picture.failed(NodeId(0), crate::cluster::health::Failure::Refused, "refused", at(1250));
+        picture.sampled(NodeId(1), primary(1300, 2), at(1301));
+        assert_eq!(picture.view().primary, Some(NodeId(1)), "it could not know");
+        // Its lock moves before a promotion: somebody has promoted this one without it.
+        picture.testified(names("pg1", 1, 1400), at(1401));
+        assert_eq!(picture.view().primary, None);
+        assert_eq!(picture.view().disowned, Some((NodeId(1), Objection::OtherLeader)));
+        picture.testified(nobody(1, 1500), at(1501));
+        assert_eq!(picture.view().disowned, Some((NodeId(1), Objection::NoLeader)));
+        picture.testified(names("pg2", 1, 1600), at(1601));
+        assert_eq!((picture.view().primary, picture.view().disowned), (Some(NodeId(1)), None));
+    }
+}
+
+#[test]
+fn a_leader_of_another_cluster_is_reported_and_does_not_count() {
+    let mut picture = cluster();
+    picture.connected(NodeId(1), Identity { system_identifier: 8, ..identity(1) });
+    picture.testified(names("pg2", 3, 1200), at(1201));
+    assert_eq!((picture.view().primary, picture.view().disowned), (Some(NodeId(0)), None));
+    let says: Vec<String> = picture.evidence(at(1300)).into_iter().map(|line| line.says).collect();
+    let expected = "answered by e, pg2 leads, which belongs to another cluster: it does not count";
+    assert!(says.iter().any(|says| says == expected), "{says:?}");
+}
+
+#[test]
 fn a_patroni_that_falls_silent_counts_for_a_while_and_no_longer() {
     let mut picture = cluster();
     picture.testified(names("pg2", 1, 1200), at(1201));
@@ -127,6 +158,10 @@ fn a_node_that_moved_has_to_prove_everything_again() {
     assert_eq!(view.nodes[0].live.place(), place + 1, "connections to the place before count for nothing");
     assert!(view.nodes[0].live.is_fenced(at(1500), Duration::from_secs(1)));
     assert_eq!((view.nodes[0].role, view.nodes[0].state), (None, NodeState::Unknown));
+    assert!(
+        picture.is_at(NodeId(0), place + 1) && !picture.is_at(NodeId(0), place),
+        "old samples say nothing"
+    );
     // The same again is no move.
     let view = picture.reload(&[moved, node(2), node(3)], HealthPolicy::default());
     assert_eq!(view.nodes[0].place, place + 1);
