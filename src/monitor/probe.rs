@@ -328,7 +328,7 @@ where
     let (wake, last_words) = (Arc::clone(wake), Arc::clone(last_words));
     AbortOnDrop(tokio::spawn(async move {
         if let Err(error) = connection.await
-            && error.code() == Some(&SqlState::ADMIN_SHUTDOWN)
+            && is_goodbye(&error)
         {
             last_words.store(true, Ordering::Release);
         }
@@ -567,8 +567,15 @@ fn refused(error: tokio_postgres::Error) -> Broken {
 }
 
 fn lost(error: tokio_postgres::Error) -> Broken {
-    let in_order = error.code() == Some(&SqlState::ADMIN_SHUTDOWN);
+    let in_order = is_goodbye(&error);
     Broken { failure: Failure::Lost, error: one_line(&error), in_order }
+}
+
+/// Has the server been told to shut down? A backend that outlives a killed postmaster says 57P01, too, but
+/// where it reads from its socket (`secure_read`), not where it obeys (`ProcessInterrupts`, postgres.c).
+fn is_goodbye(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::ADMIN_SHUTDOWN)
+        && error.as_db_error().and_then(|told| told.routine()) == Some("ProcessInterrupts")
 }
 
 fn one_line(error: &tokio_postgres::Error) -> String {
