@@ -89,6 +89,8 @@ pub(super) fn server_settings(options: &Options, sockets: &str) -> String {
         ("log_line_prefix", "%m [%p] "),
         ("log_checkpoints", "off"),
         ("max_wal_size", "1GB"),
+        // A checkpoint (of pg_basebackup, say) must not take the log from under who streams without a slot.
+        ("wal_keep_size", "256MB"),
         ("TimeZone", "UTC"),
         ("log_timezone", "UTC"),
     ];
