@@ -1,6 +1,7 @@
 //! What went wrong, who is to blame, and whether trying again is safe.
 
 use std::borrow::Cow;
+use std::error::Error;
 use std::fmt;
 
 /// Whose fault it is.
@@ -160,4 +161,15 @@ impl Fault {
         self.retry = Retry::Safe;
         self
     }
+}
+
+/// An error with all that caused it, in one line.
+pub fn one_line(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text.replace('\n', " ")
 }

@@ -99,6 +99,15 @@ impl Probe {
     }
 }
 
+/// A task that ends with its owner: it drives a connection for whoever asks on it.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Sampling is fast while one of these lives.
 struct Waiting<'a>(&'a AtomicUsize);
 

@@ -5,8 +5,9 @@ mod answer;
 use crate::clock;
 use crate::cluster::patroni::{Testimony, newest};
 use crate::config::settings::Endpoint;
-use crate::monitor::Shared;
+use crate::fault::one_line;
 use crate::monitor::settings::PatroniSettings;
+use crate::monitor::{AbortOnDrop, Shared};
 use futures_util::future::join_all;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
@@ -14,7 +15,6 @@ use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONNECTION, HOST, HeaderValue, USER_AGENT};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use std::error::Error;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -112,15 +112,6 @@ async fn fetch(settings: &PatroniSettings, endpoint: &Endpoint) -> Result<Bytes,
     exchange(stream, settings, endpoint).await
 }
 
-/// Ends the connection's task with the question.
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 async fn exchange<S>(stream: S, settings: &PatroniSettings, endpoint: &Endpoint) -> Result<Bytes, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -157,16 +148,6 @@ fn request(
         request = request.header(AUTHORIZATION, value);
     }
     request.body(Empty::new())
-}
-
-fn one_line(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text.replace('\n', " ")
 }
 
 /// For those who hold the monitor weakly.

@@ -3,6 +3,7 @@
 use crate::clock;
 use crate::cluster::health::{Failure, HealthPolicy};
 use crate::cluster::view::{NodeView, Standby};
+use crate::fault::one_line;
 use crate::freshness::defect::Defect;
 use crate::freshness::flush::Unflushed;
 use crate::freshness::ring::{PrimarySample, WalGeometry};
@@ -10,9 +11,8 @@ use crate::lsn::{Lsn, TimelineId};
 use crate::moment::Moment;
 use crate::monitor::picture::{Identity, ReplicaSample, Sample};
 use crate::monitor::settings::{Addresses, MonitorSettings};
-use crate::monitor::{Shared, count, names};
+use crate::monitor::{AbortOnDrop, Shared, count, names};
 use crate::node::NodeId;
-use std::error::Error;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -189,14 +189,6 @@ struct Link {
     last_words: Arc<AtomicBool>,
     // Ends the connection's task with the link.
     _driver: AbortOnDrop,
-}
-
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// When the next sample is due, if nobody asks before.
@@ -576,14 +568,4 @@ fn lost(error: tokio_postgres::Error) -> Broken {
 fn is_goodbye(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::ADMIN_SHUTDOWN)
         && error.as_db_error().and_then(|told| told.routine()) == Some("ProcessInterrupts")
-}
-
-fn one_line(error: &tokio_postgres::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text.replace('\n', " ")
 }

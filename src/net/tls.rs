@@ -14,9 +14,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls_pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::client::WantsClientCert;
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::{ClientConfig, ServerConfig};
+use tokio_rustls::rustls::{ClientConfig, ConfigBuilder, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 pub use api::{ApiTls, ApiVerification};
@@ -160,6 +161,28 @@ pub struct ServerTls {
     config: Option<Arc<ClientConfig>>,
 }
 
+/// A client that checks who it speaks to by these roots (PEM; `None`: the system's), or not at all.
+fn verifying(
+    identity: Option<Identity>,
+    ca: Option<&Path>,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
+    let verifier = match identity {
+        None => PostgresVerifier::trusting(provider()),
+        Some(identity) => {
+            let roots = match ca {
+                Some(ca) => pem::certificates(ca)?,
+                None => pem::system_roots()?,
+            };
+            PostgresVerifier::checking(provider(), roots, ca, identity)?
+        }
+    };
+    Ok(ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::general)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier)))
+}
+
 impl ServerTls {
     /// Reads the files.
     pub fn load(settings: &TlsServerSideSettings) -> Result<ServerTls, TlsError> {
@@ -171,22 +194,7 @@ impl ServerTls {
             (TlsServerSideMode::Require | TlsServerSideMode::VerifyCa, _) => Some(Identity::AnyName),
             (TlsServerSideMode::VerifyFull, _) => Some(Identity::HostName),
         };
-        let verifier = match identity {
-            None => PostgresVerifier::trusting(provider()),
-            Some(identity) => {
-                let roots = match &settings.ca {
-                    Some(ca) => pem::certificates(ca)?,
-                    None => pem::system_roots()?,
-                };
-                PostgresVerifier::checking(provider(), roots, settings.ca.as_deref(), identity)?
-            }
-        };
-        let mut config = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(TlsError::general)?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
+        let mut config = verifying(identity, settings.ca.as_deref())?.with_no_client_auth();
         config.alpn_protocols = vec![ALPN.to_vec()];
         Ok(ServerTls { mode: settings.mode, opening: settings.opening, config: Some(Arc::new(config)) })
     }

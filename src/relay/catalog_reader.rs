@@ -1,5 +1,6 @@
 //! Keeps the databases' catalogs read: one task per database that clients use.
 
+use crate::fault::one_line;
 use crate::relay::catalogs::DatabaseCatalog;
 use crate::relay::context::Context;
 use crate::relay::sql_client;
@@ -89,7 +90,7 @@ async fn read(
     }
     let (_, client) = client.as_ref().ok_or("no connection")?;
     let named = context.overrides.load().subjects().relations().to_vec();
-    rows(client, named).await.map_err(|error| sql_client::describe(&error))
+    rows(client, named).await.map_err(|error| one_line(&error))
 }
 
 async fn rows(

@@ -263,7 +263,8 @@ fn wake_here(context: &Arc<Context>, sleeper: Sleeper) {
 
 /// Nobody but its task takes a client off the list, and it has none any more.
 fn lost(context: &Context, slot: &ClientSlot, error: &io::Error) {
-    tracing::warn!("an idle client is lost: {error}");
+    tracing::warn!(user = %slot.user(), database = %slot.database(),
+        "an idle client is disconnected, because this host cannot watch its socket again: {error}");
     context.clients.leave(slot);
 }
 

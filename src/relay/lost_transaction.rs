@@ -198,18 +198,20 @@ impl Client {
     }
 }
 
+/// Marks of what is more than one statement, or does more than read and write rows.
+pub(super) const MORE_THAN_ROWS: Marks = Marks::TRANSACTION_CONTROL
+    .with(Marks::SESSION_EFFECT)
+    .with(Marks::MULTI_STATEMENT)
+    .with(Marks::COPY)
+    .with(Marks::NAMED)
+    .with(Marks::DDL);
+
 /// May it be sent again when its server was shut down before it was done? All that it did is in the
 /// database, in one transaction of its own.
 pub(super) fn is_resumable(group: &Group, held: Held) -> bool {
-    let other = Marks::TRANSACTION_CONTROL
-        .with(Marks::SESSION_EFFECT)
-        .with(Marks::MULTI_STATEMENT)
-        .with(Marks::COPY)
-        .with(Marks::NAMED)
-        .with(Marks::DDL);
     held == Held::Free
         && group.complete
-        && !group.marks.intersects(other)
+        && !group.marks.intersects(MORE_THAN_ROWS)
         && match group.access {
             Access::Read => true,
             Access::Write | Access::Unknown => matches!(

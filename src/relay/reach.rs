@@ -72,7 +72,9 @@ pub async fn fill(context: &Context, tenant: &Tenant, node: &NodeView, place: Pl
 
 /// A connection leads to where its node was, and perhaps to another server.
 pub fn has_moved() -> Fault {
-    Fault::server(SqlState::CANNOT_CONNECT_NOW, "the node has moved while it was connected to").retriable()
+    Fault::server(SqlState::CANNOT_CONNECT_NOW, "the node has moved while it was connected to")
+        .retriable()
+        .hint("It is safe to retry. SHOW CLUSTER on the database \"pgweir\" shows where it is now.")
 }
 
 /// Waits until the monitor says that the node is down.

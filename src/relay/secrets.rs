@@ -4,7 +4,7 @@ use crate::auth::cache::Cached;
 use crate::auth::secret::Secret;
 use crate::clock;
 use crate::config::settings::AuthQuerySettings;
-use crate::fault::{Fault, SqlState};
+use crate::fault::{Fault, SqlState, one_line};
 use crate::moment::Moment;
 use crate::relay::context::Context;
 use crate::relay::sql_client;
@@ -73,9 +73,9 @@ async fn question(
     let password = query.password.as_ref().map(|secret| secret.reveal().to_owned());
     let client =
         sql_client::connect_anywhere(context, &query.user, password.as_deref(), &query.database).await?;
-    let row = client.query_opt(&query.query, &[&user]).await.map_err(|error| sql_client::describe(&error))?;
+    let row = client.query_opt(&query.query, &[&user]).await.map_err(|error| one_line(&error))?;
     match row {
-        Some(row) => row.try_get::<_, Option<String>>(1).map_err(|error| sql_client::describe(&error)),
+        Some(row) => row.try_get::<_, Option<String>>(1).map_err(|error| one_line(&error)),
         None => Ok(None),
     }
 }

@@ -1,10 +1,10 @@
 //! A plain SQL connection of our own, for auth.query and the catalog. Not for clients' bytes.
 
 use crate::cluster::view::{ClusterView, NodeState, NodeView};
+use crate::fault::one_line;
 use crate::monitor::tls::{MonitorTls, TlsDemand};
 use crate::net::tls::{ServerTls, TlsOpening, TlsServerSideMode};
 use crate::relay::context::Context;
-use std::error::Error;
 
 /// Connects to the primary, or where there is none to any node that is up.
 pub async fn connect_anywhere(
@@ -57,14 +57,14 @@ pub async fn connect(
         Some(tls) => {
             tls.demand_in(&mut config);
             let (client, connection) =
-                config.connect(tls.connector()).await.map_err(|error| describe(&error))?;
+                config.connect(tls.connector()).await.map_err(|error| one_line(&error))?;
             tokio::spawn(async move { drop(connection.await) });
             client
         }
         None => {
             config.ssl_mode(tokio_postgres::config::SslMode::Disable);
             let (client, connection) =
-                config.connect(tokio_postgres::NoTls).await.map_err(|error| describe(&error))?;
+                config.connect(tokio_postgres::NoTls).await.map_err(|error| one_line(&error))?;
             tokio::spawn(async move { drop(connection.await) });
             client
         }
@@ -86,15 +86,4 @@ pub fn tls_of(tls: &ServerTls) -> Option<MonitorTls> {
     };
     let connector = tls.connector()?;
     Some(MonitorTls { demand, config: connector.config().clone(), server_name: None })
-}
-
-/// The whole chain of an error in one line.
-pub fn describe(error: &tokio_postgres::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -11,7 +11,9 @@ use crate::moment::Moment;
 use crate::node::Role;
 use crate::relay::buffer::Active;
 use crate::relay::client::{Client, End};
+use crate::relay::context::Context;
 use crate::relay::lost::Lost;
+use crate::relay::lost_transaction::MORE_THAN_ROWS;
 use crate::relay::place::{KEPT_MAX, Placed};
 use crate::routing::reason::Reason;
 use crate::session::block::{Block, Runs};
@@ -78,15 +80,10 @@ impl Client {
             return None;
         }
         let said = self.block.as_ref().and_then(|block| block.transcript.as_ref());
-        let room = room(self.replay_limit(), said, &active.exchange);
+        let room = room(replay_limit(&self.context), said, &active.exchange);
         let bytes = active.requests.fresh().get(..group.len)?;
         let class_of = &mut |text: &[u8]| self.context.class_of(&self.database, self.dialect, text);
         transcribed(group, bytes, &self.session, self.dialect, room, class_of)
-    }
-
-    /// So many bytes of one transaction may be remembered.
-    fn replay_limit(&self) -> usize {
-        usize::try_from(self.context.config.load().limits.replay_size).unwrap_or(usize::MAX)
     }
 
     /// May the group be sent again when its server is lost, behind all that its transaction has said?
@@ -154,7 +151,6 @@ impl Client {
         answer: Option<u128>,
     ) {
         let begins = self.session.state.status() == TransactionStatus::Idle;
-        let limit = self.replay_limit();
         let Some(block) = &mut self.block else { return };
         let before = if begins { Some(Transcript::default()) } else { block.transcript.take() };
         let worked = role == Role::Primary && !record.failed && status == TransactionStatus::InBlock;
@@ -164,6 +160,7 @@ impl Client {
             block.transcript = None;
             return;
         };
+        let limit = replay_limit(&self.context);
         block.transcript = transcript.note(said, answer, limit).then_some(transcript);
     }
 
@@ -304,17 +301,16 @@ impl Client {
     }
 }
 
+/// So many bytes of one transaction may be remembered.
+fn replay_limit(context: &Context) -> usize {
+    usize::try_from(context.config.load().limits.replay_size).unwrap_or(usize::MAX)
+}
+
 /// Does it write, in one statement, and only what is rolled back with its transaction?
 fn is_one_write(group: &Group) -> bool {
-    let other = Marks::TRANSACTION_CONTROL
-        .with(Marks::SESSION_EFFECT)
-        .with(Marks::MULTI_STATEMENT)
-        .with(Marks::COPY)
-        .with(Marks::NAMED)
-        .with(Marks::DDL);
     group.access == Access::Write
         && matches!(group.why, Why::WritesRows | Why::Locks)
-        && !group.marks.intersects(other)
+        && !group.marks.intersects(MORE_THAN_ROWS)
         && group.others == 1
         && group.own == 0
         && !group.portals

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use pgweir::config::{self, Settings};
 use pgweir::devcluster::{APP, APP_DATABASE, DevCluster, DevNode, DevUser, MONITOR, Options, USERS};
+use pgweir::fault::one_line;
 use pgweir::freshness::defect::Defect;
 use pgweir::http::status::Status;
 use pgweir::proxy::Proxy;
@@ -363,7 +364,7 @@ impl Weir<'_> {
 
     /// Waits until `nodes` nodes are up with a role and every replica serves reads.
     pub fn wait_whole(&self, nodes: usize) {
-        wait_until("pgweir sees the whole cluster", || {
+        let is_whole = || {
             let status = self.status();
             let up = status.nodes.iter().filter(|n| n.state == "up" && n.role.is_some()).count();
             let serving = status
@@ -372,7 +373,21 @@ impl Weir<'_> {
                 .filter(|n| n.role.as_deref() == Some("replica"))
                 .all(|n| n.serves_reads && n.staleness_seconds.is_some_and(|s| s < 1.0));
             up == nodes && serving && status.primary.is_some()
+        };
+        wait_until_or("pgweir sees the whole cluster", is_whole, || self.evidence());
+    }
+
+    /// What pgweir knows of the cluster, for messages.
+    pub fn evidence(&self) -> String {
+        let servers = self.stage.cluster.nodes().iter().map(|node| {
+            let position = node.sql(
+                "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text \
+                 ELSE pg_current_wal_insert_lsn() || ' ' || pg_current_wal_flush_lsn() END, \
+                 (SELECT r::text FROM pg_stat_wal_receiver r)",
+            );
+            format!("{}: {position:?}\n", node.name())
         });
+        format!("{}\n{}{}", self.get("/status.json"), self.nodes(), servers.collect::<String>())
     }
 
     /// The nodes in a line each, for messages.
@@ -468,16 +483,10 @@ pub async fn connect_to(
 
 /// An error with its causes in one line.
 pub fn describe(error: &tokio_postgres::Error) -> String {
-    let mut text = error.to_string();
-    if let Some(db) = error.as_db_error() {
-        return format!("{text}: {db} ({}) {}", db.code().code(), db.detail().unwrap_or_default());
+    match error.as_db_error() {
+        Some(db) => format!("{error}: {db} ({}) {}", db.code().code(), db.detail().unwrap_or_default()),
+        None => one_line(error),
     }
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// Waits until another process has done something.

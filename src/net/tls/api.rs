@@ -1,7 +1,7 @@
 //! TLS to an HTTP API that pgweir asks (Patroni's): we are its client.
 
-use super::verify::{Identity, PostgresVerifier};
-use super::{TlsError, pem, provider};
+use super::verify::Identity;
+use super::{TlsError, pem};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_rustls::rustls::ClientConfig;
@@ -36,21 +36,7 @@ impl ApiTls {
             ApiVerification::Signer => Some(Identity::AnyName),
             ApiVerification::Host => Some(Identity::HostName),
         };
-        let verifier = match identity {
-            None => PostgresVerifier::trusting(provider()),
-            Some(identity) => {
-                let roots = match &self.ca {
-                    Some(ca) => pem::certificates(ca)?,
-                    None => pem::system_roots()?,
-                };
-                PostgresVerifier::checking(provider(), roots, self.ca.as_deref(), identity)?
-            }
-        };
-        let builder = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(TlsError::general)?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier));
+        let builder = super::verifying(identity, self.ca.as_deref())?;
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
             Some((cert, key)) => {
