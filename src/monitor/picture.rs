@@ -28,8 +28,20 @@ pub struct Identity {
     pub system_identifier: u64,
     /// Sizes of its WAL.
     pub geometry: WalGeometry,
+    /// Which running server it is.
+    pub instance: Option<Instance>,
+}
+
+/// One run of one server: who has the same is the same server. The moment of its start alone does not say
+/// that, for two that are started together can have it in common.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Instance {
     /// `pg_postmaster_start_time()`, in microseconds.
-    pub started: Option<i64>,
+    pub started: i64,
+    /// The process that is its checkpointer.
+    pub checkpointer: i32,
+    /// When that was started, in microseconds.
+    pub checkpointer_started: i64,
 }
 
 /// One answer of a node.
@@ -194,7 +206,7 @@ impl Picture {
         }
         tracked.system_identifier = Some(identity.system_identifier);
         tracked.geometry = identity.geometry;
-        tracked.started = identity.started;
+        tracked.instance = identity.instance;
         // It restarted: what it proved before, it must prove again.
         if tracked.health.role() == Some(Role::Replica) {
             tracked.timeline = None;

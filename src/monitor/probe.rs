@@ -9,7 +9,7 @@ use crate::freshness::flush::Unflushed;
 use crate::freshness::ring::{PrimarySample, WalGeometry};
 use crate::lsn::{Lsn, TimelineId};
 use crate::moment::Moment;
-use crate::monitor::picture::{Identity, ReplicaSample, Sample};
+use crate::monitor::picture::{Identity, Instance, ReplicaSample, Sample};
 use crate::monitor::settings::{Addresses, MonitorSettings};
 use crate::monitor::{AbortOnDrop, Shared, count, names};
 use crate::node::NodeId;
@@ -59,8 +59,10 @@ const STANDBY_EVERY: Duration = Duration::from_secs(1);
 const IDENTITY: &str = "SELECT system_identifier,
   pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_block_size')),
   pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')),
-  (1000000 * EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time()))::pg_catalog.int8
-  FROM pg_catalog.pg_control_system()";
+  (1000000 * EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time()))::pg_catalog.int8,
+  checkpointer.pid, (1000000 * EXTRACT(epoch FROM checkpointer.backend_start))::pg_catalog.int8
+  FROM pg_catalog.pg_control_system() LEFT JOIN (SELECT pid, backend_start FROM pg_catalog.pg_stat_activity
+    WHERE backend_type = 'checkpointer' LIMIT 1) AS checkpointer ON true";
 
 /// The timeline of the last restartpoint, and of the minimum recovery point: late, but readable
 /// without `pg_monitor`.
@@ -547,9 +549,16 @@ fn identity_of(row: &Row) -> Result<Identity, tokio_postgres::Error> {
     let block: i64 = row.try_get(1)?;
     let segment: i64 = row.try_get(2)?;
     let geometry = WalGeometry { block_size: block.unsigned_abs(), segment_size: segment.unsigned_abs() };
-    let started: Option<i64> = row.try_get(3)?;
+    let (started, checkpointer): (Option<i64>, Option<i32>) = (row.try_get(3)?, row.try_get(4)?);
+    let checkpointer_started: Option<i64> = row.try_get(5)?;
+    let instance = match (started, checkpointer, checkpointer_started) {
+        (Some(started), Some(checkpointer), Some(checkpointer_started)) => {
+            Some(Instance { started, checkpointer, checkpointer_started })
+        }
+        _ => None,
+    };
     // PostgreSQL's identifier is unsigned, its SQL type is not.
-    Ok(Identity { system_identifier: identifier.cast_unsigned(), geometry, started })
+    Ok(Identity { system_identifier: identifier.cast_unsigned(), geometry, instance })
 }
 
 fn refused(error: tokio_postgres::Error) -> Broken {

@@ -8,6 +8,7 @@ use crate::freshness::ring::{WalGeometry, Watermark};
 use crate::lsn::{Lsn, TimelineId};
 use crate::moment::Moment;
 use crate::monitor::catch_up::CatchUp;
+use crate::monitor::picture::Instance;
 use crate::node::{NodeId, Role};
 use std::sync::Arc;
 
@@ -20,8 +21,8 @@ pub struct Tracked {
     pub system_identifier: Option<u64>,
     /// Sizes of its WAL.
     pub geometry: WalGeometry,
-    /// When its postmaster was started: who has the same is the same server.
-    pub started: Option<i64>,
+    /// Which running server it is; `None`: it did not say (a monitor without `pg_monitor`).
+    pub instance: Option<Instance>,
     /// Was it ever asked?
     pub attempted: bool,
     /// The timeline it is proven to be on.
@@ -57,7 +58,7 @@ impl Tracked {
             health: Health::default(),
             system_identifier: None,
             geometry: WalGeometry::default(),
-            started: None,
+            instance: None,
             attempted: false,
             timeline: None,
             position: None,
@@ -94,8 +95,8 @@ impl Tracked {
 
     /// Is it the same server as `other`, by another name?
     pub fn is_twin_of(&self, other: &Tracked) -> bool {
-        self.started.is_some()
-            && self.started == other.started
+        self.instance.is_some()
+            && self.instance == other.instance
             && self.system_identifier == other.system_identifier
             && matches!(other.health.state(), NodeState::Up | NodeState::Suspect)
     }

@@ -78,7 +78,7 @@ impl World {
         };
         tell!(self, "pg{node}: the monitor connects");
         self.picture
-            .connected(NodeId(node as u16), Identity { system_identifier: 7, geometry, started: None });
+            .connected(NodeId(node as u16), Identity { system_identifier: 7, geometry, instance: None });
         Ok(())
     }
 

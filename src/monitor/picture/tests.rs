@@ -22,7 +22,7 @@ fn settings(port: u16) -> NodeSettings {
 }
 
 fn identity(system_identifier: u64) -> Identity {
-    Identity { system_identifier, geometry: WalGeometry::default(), started: None }
+    Identity { system_identifier, geometry: WalGeometry::default(), instance: None }
 }
 
 fn primary(sent: u64, lsn: u64, timeline: u32) -> Sample {

@@ -4,7 +4,7 @@ use crate::cluster::patroni::{Member, MemberRole};
 use crate::cluster::resolver::Objection;
 use crate::freshness::ring::{PrimarySample, WalGeometry};
 use crate::lsn::{Lsn, TimelineId};
-use crate::monitor::picture::{Identity, ReplicaSample, Sample};
+use crate::monitor::picture::{Identity, Instance, ReplicaSample, Sample};
 use crate::monitor::settings::{Addresses, NodeSettings};
 
 fn at(millis: u64) -> Moment {
@@ -22,7 +22,8 @@ fn node(port: u16) -> NodeSettings {
 }
 
 fn identity(started: i64) -> Identity {
-    Identity { system_identifier: 7, geometry: WalGeometry::default(), started: Some(started) }
+    let instance = Some(Instance { started, checkpointer: 27, checkpointer_started: started + 3000 });
+    Identity { system_identifier: 7, geometry: WalGeometry::default(), instance }
 }
 
 fn primary(sent: u64, timeline: u32) -> Sample {
@@ -202,6 +203,25 @@ fn one_server_by_two_names_is_one() {
     picture.failed(NodeId(0), crate::cluster::health::Failure::Refused, "refused", at(1100));
     picture.sampled(NodeId(1), primary(1150, 1), at(1151));
     assert_eq!(picture.view().primary, Some(NodeId(1)));
+}
+
+#[test]
+fn servers_that_started_at_the_same_moment_are_not_one() {
+    let of_one = Instance { started: 77, checkpointer: 27, checkpointer_started: 3077 };
+    let one = Identity { instance: Some(of_one), ..identity(77) };
+    let others = [
+        Some(Instance { checkpointer: 28, ..of_one }),
+        Some(Instance { checkpointer_started: 3078, ..of_one }),
+        None,
+    ];
+    for instance in others {
+        let mut picture = Picture::new(&[node(1), node(2)], HealthPolicy::default());
+        for (id, identity) in [(NodeId(0), one), (NodeId(1), Identity { instance, ..one })] {
+            picture.connected(id, identity);
+            picture.sampled(id, primary(1000, 1), at(1001));
+        }
+        assert_eq!(picture.view().conflict, Some((NodeId(0), NodeId(1))), "{instance:?}");
+    }
 }
 
 #[test]
