@@ -80,9 +80,7 @@ fn nothing_that_patroni_does_or_suffers_loses_a_write_or_a_client_or_shows_the_p
         }
         let patroni = Patroni::over(&stage.cluster, Commits::Synchronous);
         let theatre = PatroniTheatre::open(&stage, &patroni, CROWD, known);
-        // `PatroniKilled` is played by `make failover` alone: one of some twenty rounds, on a machine with far more to
-        // do than it could, found an acknowledged write lost, and whose fault that was is not known yet.
-        for event in PATRONI_EVENTS.into_iter().filter(|event| *event != Event::PatroniKilled) {
+        for event in PATRONI_EVENTS {
             let begun = Instant::now();
             let outcome = theatre.play(event);
             judge(event, begun, &outcome);

@@ -5,7 +5,7 @@
 #[path = "support/harness.rs"]
 mod harness;
 
-use harness::{NO_WRITER, Stage, Tuning, value, wait_for, wait_until};
+use harness::{NO_WRITER, Stage, Tuning, describe, value, wait_for, wait_until};
 use pgweir::devcluster::{Options, Stop};
 
 const SCHEMA: [&str; 2] =
@@ -66,4 +66,68 @@ fn two_primaries_on_one_timeline_stop_writes_with_an_error_that_names_both_until
         .await;
         assert_eq!(value(&client, "SELECT node FROM taken").await, one.name());
     });
+}
+
+/// tokio-postgres closes a statement that is dropped, and takes no notice of the answer.
+#[test]
+fn a_commit_behind_a_close_that_found_its_primary_deposed_fails_and_says_so() {
+    let stage = Stage::with(Options::with_replicas(1), &SCHEMA);
+    let tuning = Tuning { limits: vec!["hold_time: 25s".to_owned()], ..Tuning::default() };
+    let weir = stage.weir_with(&tuning);
+    let (old, new) = (stage.cluster.primary(), stage.cluster.replica(0));
+    stage.run(async {
+        let (commits, reads) = (weir.connect().await, weir.connect().await);
+        let mut written = Vec::new();
+        for client in [&commits, &reads] {
+            let statement = client.prepare("INSERT INTO taken DEFAULT VALUES").await.unwrap();
+            client.batch_execute("BEGIN").await.unwrap();
+            assert_eq!(client.execute(&statement, &[]).await.unwrap(), 1);
+            written.push(statement);
+        }
+        tokio::task::block_in_place(|| {
+            // The old one runs on, and the clients keep their connections to it.
+            new.promote().unwrap();
+            weir.wait_node(new.name(), "is the primary", |row| row.role.as_deref() == Some("primary"));
+        });
+        drop(written);
+        for (client, sql) in [(&commits, "COMMIT"), (&reads, "SELECT 1")] {
+            let error = client.batch_execute(sql).await.expect_err(sql);
+            assert_eq!(error.code().map(|code| code.code()), Some("40001"), "{}", describe(&error));
+        }
+        reads.batch_execute("ROLLBACK").await.unwrap();
+        commits.batch_execute("INSERT INTO taken DEFAULT VALUES").await.unwrap();
+    });
+    for (node, rows) in [(old, "0"), (new, "1")] {
+        assert_eq!(node.sql_value("SELECT count(*) FROM taken").unwrap().as_deref(), Some(rows), "{node:?}");
+    }
+}
+
+#[test]
+fn a_commit_behind_a_close_whose_server_was_lost_fails_and_says_so() {
+    let stage = Stage::with(Options::with_replicas(1), &SCHEMA);
+    let weir = stage.weir();
+    let primary = stage.cluster.primary();
+    let signal = |name: &str, pid: i32| {
+        let done = std::process::Command::new("kill").args([name, &pid.to_string()]).status().unwrap();
+        assert!(done.success());
+    };
+    stage.run(async {
+        let client = weir.connect().await;
+        let statement = client.prepare("INSERT INTO taken DEFAULT VALUES").await.unwrap();
+        client.batch_execute("BEGIN").await.unwrap();
+        client.execute(&statement, &[]).await.unwrap();
+        let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+        // Its server stands still with the Sync behind the Close, and then ends.
+        signal("-STOP", pid);
+        drop(statement);
+        tokio::task::block_in_place(|| {
+            weir.wait_node(primary.name(), "has the Close in flight", |row| row.in_flight > 0);
+        });
+        primary.sql(&format!("SELECT pg_terminate_backend({pid})")).unwrap();
+        signal("-CONT", pid);
+        let error = client.batch_execute("COMMIT").await.expect_err("a commit");
+        assert_eq!(error.code().map(|code| code.code()), Some("40001"), "{}", describe(&error));
+        client.batch_execute("INSERT INTO taken DEFAULT VALUES").await.unwrap();
+    });
+    assert_eq!(primary.sql_value("SELECT count(*) FROM taken").unwrap().as_deref(), Some("1"));
 }

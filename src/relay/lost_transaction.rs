@@ -78,7 +78,7 @@ impl Client {
             return true;
         };
         if !groups.iter().any(may_end) {
-            self.session.state.fail_block();
+            self.session.state.lose_block();
             self.answer_lost(active, TransactionStatus::Failed, &|_| lost_before_commit(Some(lost)));
             return true;
         }
@@ -138,15 +138,21 @@ impl Client {
     /// A group of a transaction that has lost its primary, and cannot begin again. `None`: it ends the
     /// transaction, or was told already; a transaction that fails takes its place.
     pub(super) fn refuse_lost(&mut self, effects: &[Effect], why: Option<&Unreplayed>) -> Option<Fault> {
+        let commits = matches!(effects, [Effect::Commit { chain: false }]);
+        if commits && self.session.state.has_lost_block() {
+            // The tag ROLLBACK is no error to most drivers.
+            self.transaction_is_over();
+            return Some(lost_before_commit(None));
+        }
         if self.session.state.status() != TransactionStatus::InBlock
             || matches!(effects, [Effect::Rollback { chain: false }])
         {
             return None;
         }
-        match effects {
+        match commits {
             // A server that refuses a COMMIT has ended the transaction.
-            [Effect::Commit { chain: false }] => self.transaction_is_over(),
-            _ => self.session.state.fail_block(),
+            true => self.transaction_is_over(),
+            false => self.session.state.lose_block(),
         }
         match why {
             // The client, or an administrator, did not want it to run.

@@ -94,6 +94,9 @@ impl Client {
         {
             return Ok(done);
         }
+        if idle && !group.needs_server {
+            self.leave_lost_primary();
+        }
         let needless = !group.needs_server && self.attached.is_none();
         if group.own > 0 || needless || self.deallocates(active, group) {
             if idle {
@@ -182,8 +185,8 @@ impl Client {
             return Placed::Later;
         }
         if attached.role == Role::Primary {
-            // Whatever it is, and whatever the groups before it do, the primary is right.
-            return match self.is_unfenced(group) {
+            // Whatever it is, and whatever the groups before it do, the primary is right, while it is one.
+            return match self.is_unfenced(group) || self.has_lost_its_primary() {
                 true => Placed::Later,
                 false => Placed::Here(Reason::Pipelined),
             };

@@ -349,8 +349,16 @@ impl Client {
         active.exchange.builder.reset();
     }
 
+    /// A group that needs no server comes: what its transaction has lost is told to one that does, for
+    /// nobody listens to what a Close is answered.
+    pub(super) fn leave_lost_primary(&mut self) {
+        if self.has_lost_its_primary() && self.outlives_server() {
+            self.drop_connection();
+        }
+    }
+
     /// Is its node no longer one to write to?
-    fn has_lost_its_primary(&self) -> bool {
+    pub(super) fn has_lost_its_primary(&self) -> bool {
         let Some(attached) = &self.attached else { return false };
         attached.role == Role::Primary
             && !(self.context.monitor.view().may_go_on_writing(attached.lease.pool().node)

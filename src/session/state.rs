@@ -62,6 +62,8 @@ struct Transaction {
     /// Has a setting been changed in it?
     set: bool,
     wrote: bool,
+    /// Has it failed because its server was lost? Its client may not have heard that.
+    lost: bool,
     /// pgweir's own settings as they were before `SET LOCAL`.
     own: Option<Own>,
 }
@@ -167,6 +169,18 @@ impl SessionState {
     /// Something that pgweir itself asked has made the open transaction fail.
     pub fn fail_block(&mut self) {
         self.status = TransactionStatus::Failed;
+    }
+
+    /// The open transaction has failed with its server. Who is told so may not listen: drivers take no notice
+    /// of what a Close is answered.
+    pub fn lose_block(&mut self) {
+        self.fail_block();
+        self.transaction.lost = true;
+    }
+
+    /// Has the open transaction failed with its server?
+    pub fn has_lost_block(&self) -> bool {
+        self.transaction.lost
     }
 
     /// The open transaction is over with its server: nothing that was set in it lasts.

@@ -19,8 +19,11 @@ pub struct StateAsleep {
 impl Transaction {
     fn is_plain(&self) -> bool {
         // Every field by name: a new one has to be thought of here.
-        let Transaction { before, savepoints, lost_savepoints, set, wrote, own } = self;
-        before.is_none() && savepoints.is_empty() && own.is_none() && !(*lost_savepoints || *set || *wrote)
+        let Transaction { before, savepoints, lost_savepoints, set, wrote, lost, own } = self;
+        before.is_none()
+            && savepoints.is_empty()
+            && own.is_none()
+            && !(*lost_savepoints || *set || *wrote || *lost)
     }
 }
 
