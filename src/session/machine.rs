@@ -18,7 +18,7 @@ use crate::session::bound::bound;
 use crate::session::exchange::{Exchange, GroupRecord};
 use crate::session::group::GroupBuilder;
 use crate::session::prepared::{
-    self, ClientStatement, Scope, ServerStatements, Shape, Statement, Unnamed, scope,
+    self, ClientStatement, Names, Scope, ServerStatements, Shape, Statement, Unnamed, scope,
 };
 use crate::session::reply_queue::{Act, Kind, Pass, ReplyQueue, Undo, Unexpected};
 use crate::session::settings::Settings;
@@ -76,7 +76,7 @@ pub struct Session {
     pub state: SessionState,
     /// What its client knows of its parameters.
     pub told: Told,
-    names: HashMap<Box<[u8]>, ClientStatement>,
+    names: Names,
     unnamed: Unnamed,
     portals: HashMap<Box<[u8]>, Vec<Effect>>,
     /// Which knowledge of the database classes are made under now; it changes with the catalog.
@@ -96,7 +96,7 @@ impl Session {
     pub fn new(state: SessionState) -> Session {
         Session {
             told: Told::default(),
-            names: HashMap::new(),
+            names: Names::default(),
             unnamed: Unnamed::default(),
             portals: HashMap::new(),
             epoch: 0,
@@ -267,7 +267,9 @@ impl Session {
                 }
             },
             b'E' => {
-                if let Some(effects) = self.portals.remove(frontend::execute(frame)?)
+                let portal = frontend::execute(frame)?;
+                if !self.portals.is_empty()
+                    && let Some(effects) = self.portals.remove(portal)
                     && let Some(record) = exchange.groups.back_mut()
                 {
                     record.effects.extend(effects);
@@ -521,7 +523,7 @@ impl Session {
 }
 
 /// Takes back what a skipped request did to the client's names.
-fn undo_name(undo: Undo, names: &mut HashMap<Box<[u8]>, ClientStatement>, unnamed: &mut Unnamed) {
+fn undo_name(undo: Undo, names: &mut Names, unnamed: &mut Unnamed) {
     match undo {
         Undo::ClientName(name, id) | Undo::Prepared(name, id) => {
             if names.get(&name).is_some_and(|known| known.statement.id == id) {

@@ -13,6 +13,7 @@ pub use translation::Translation;
 
 use crate::sql::class::Class;
 use crate::wire::frame::HEADER_LEN;
+use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
@@ -77,8 +78,12 @@ pub struct ClientStatement {
     pub shape: Shape,
 }
 
+/// A client's statements by its names for them. Each request looks one up several times; whoever makes names
+/// that meet in this table makes only its own requests slower, and has a bounded number of them.
+pub type Names = HashMap<Box<[u8]>, ClientStatement, RandomState>;
+
 /// An error that speaks of a statement by our name, with the client's instead; `None`: it does not.
-pub fn in_clients_words(error: &[u8], names: &HashMap<Box<[u8]>, ClientStatement>) -> Option<Box<[u8]>> {
+pub fn in_clients_words(error: &[u8], names: &Names) -> Option<Box<[u8]>> {
     let start = memchr::memmem::find(error, SERVER_NAME_PREFIX.as_bytes())?;
     let digits_at = start + SERVER_NAME_PREFIX.len();
     let digits = error[digits_at..].iter().position(|byte| !byte.is_ascii_hexdigit())?;

@@ -1,10 +1,9 @@
 //! What is kept of a session while its client sleeps: about a quarter of it, where it is like most.
 
 use super::Session;
-use crate::session::prepared::{ClientStatement, Unnamed};
+use crate::session::prepared::{Names, Unnamed};
 use crate::session::state::{SessionState, StateAsleep};
 use crate::session::told::Told;
-use std::collections::HashMap;
 
 /// A session with nothing in flight.
 #[derive(Debug)]
@@ -26,7 +25,7 @@ pub struct Plain {
 /// The statements that its client has prepared.
 #[derive(Debug)]
 struct Statements {
-    names: HashMap<Box<[u8]>, ClientStatement>,
+    names: Names,
     unnamed: Unnamed,
 }
 

@@ -1,6 +1,7 @@
 //! Which of our statements a server connection has prepared; the least recently used leaves first.
 
 use super::Statement;
+use foldhash::fast::RandomState;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,7 +36,7 @@ pub enum Cause {
 /// See the file's head.
 #[derive(Debug, Default)]
 pub struct ServerStatements {
-    prepared: HashMap<u64, Slot>,
+    prepared: HashMap<u64, Slot, RandomState>,
     /// Prepared twice in flight, or under settings that are not theirs: they may be there even where
     /// `prepared` does not say so.
     doubted: HashSet<u64>,
