@@ -5,6 +5,7 @@
 //! atomics; they never meet the lock.
 
 mod catch_up;
+mod discover;
 mod fence;
 mod members;
 mod names;
@@ -55,6 +56,8 @@ struct Shared {
     picture: Mutex<Picture>,
     publications: AtomicU64,
     changed: Notify,
+    /// Another node is the primary than before, or one at last.
+    new_primary: Arc<Notify>,
     waiters: AtomicUsize,
     settings: ArcSwap<MonitorSettings>,
     members: Mutex<Members>,
@@ -129,6 +132,7 @@ impl Monitor {
     pub fn start(settings: MonitorSettings) -> Monitor {
         let mut members = Members::default();
         members.list(&settings.nodes, settings.patroni.is_some());
+        members.ask_for_standbys(settings.discover.is_some());
         let nodes = members.nodes();
         let mut picture = Picture::new(&nodes, settings.policy);
         picture.hear_patroni(settings.patroni.as_ref().map(PatroniSettings::trusted_for));
@@ -140,6 +144,7 @@ impl Monitor {
             picture: Mutex::new(picture),
             publications: AtomicU64::new(0),
             changed: Notify::new(),
+            new_primary: Arc::new(Notify::new()),
             waiters: AtomicUsize::new(0),
             settings: ArcSwap::from_pointee(settings),
             members: Mutex::new(members),
@@ -163,7 +168,17 @@ impl Monitor {
 
     /// Who said what about the nodes, how long ago, and what it led to. Takes the picture's lock for a moment.
     pub fn evidence(&self) -> Vec<EvidenceLine> {
-        self.shared.picture().evidence(clock::now())
+        let now = clock::now();
+        let mut lines = self.shared.picture().evidence(now);
+        // The verdict comes last.
+        let end = lines.len().saturating_sub(1);
+        lines.splice(end..end, self.shared.members().standbys_evidence(now));
+        lines
+    }
+
+    /// How many standbys streamed when the cluster was asked last; `None`: nobody asks.
+    pub fn standbys_found(&self) -> Option<usize> {
+        self.shared.members().standbys_count()
     }
 
     /// The picture now.
@@ -295,7 +310,11 @@ impl Monitor {
     pub fn reload(&self, settings: MonitorSettings) {
         let shared = &self.shared;
         shared.stop_sources();
-        shared.members().list(&settings.nodes, settings.patroni.is_some());
+        {
+            let mut members = shared.members();
+            members.list(&settings.nodes, settings.patroni.is_some());
+            members.ask_for_standbys(settings.discover.is_some());
+        }
         let trusted_for = settings.patroni.as_ref().map(PatroniSettings::trusted_for);
         shared.picture().hear_patroni(trusted_for);
         shared.settings.store(Arc::new(settings));
@@ -383,6 +402,7 @@ impl Shared {
         let settings = self.settings.load_full();
         let mut sources = vec![names::spawn(self)];
         sources.extend(settings.patroni.clone().map(|patroni| patroni::spawn(self, patroni)));
+        sources.extend(settings.discover.clone().map(|standbys| discover::spawn(self, standbys)));
         for before in std::mem::replace(&mut *self.sources(), sources) {
             before.abort();
         }
@@ -522,10 +542,13 @@ impl Shared {
             let view = Arc::new(view);
             // It was drawn under the picture's lock and is published outside of it: who comes later with an
             // older one comes too late.
-            self.view.rcu(|published| match published.generation < view.generation {
+            let before = self.view.rcu(|published| match published.generation < view.generation {
                 true => Arc::clone(&view),
                 false => Arc::clone(published),
             });
+            if view.primary.is_some() && before.primary != view.primary {
+                self.new_primary.notify_one();
+            }
         }
         self.publications.fetch_add(1, Ordering::AcqRel);
         self.changed.notify_waiters();

@@ -272,6 +272,7 @@ fn monitor_settings(config: &Settings, tls: &ServerTls) -> Result<MonitorSetting
         nodes: cluster.nodes.iter().map(sources::node).collect(),
         resolve_interval: cluster.resolve_interval,
         patroni: cluster.patroni.as_ref().map(sources::patroni).transpose()?,
+        discover: cluster.discover.clone(),
         user: cluster.monitor.user.clone(),
         password: cluster.monitor.password.as_ref().map(|secret| secret.reveal().to_owned().into()),
         database: cluster.monitor.database.clone(),

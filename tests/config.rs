@@ -289,6 +289,117 @@ fn discovery() -> Vec<Broken> {
     ]
 }
 
+fn standbys() -> Vec<Broken> {
+    let discover = |lines: &str| with("  nodes:", &format!("  discover: {{ {lines} }}\n  nodes:"));
+    vec![
+        broken(discover("host: { a: b }"), (2, 15), "unknown key", Some("hosts"), "cluster.discover.host"),
+        broken(
+            with("  nodes:", "  discovery: { }\n  nodes:"),
+            (2, 3),
+            "unknown key \"discovery\"",
+            Some("discover"),
+            "cluster.discovery",
+        ),
+        broken(
+            with("  nodes:", "  discover: true\n  nodes:"),
+            (2, 13),
+            "expected a mapping",
+            None,
+            "cluster.discover",
+        ),
+        broken(
+            discover("interval: 10ms"),
+            (2, 25),
+            "must be between 100ms and 1h",
+            None,
+            "cluster.discover.interval",
+        ),
+        broken(discover("port: 0"), (2, 21), "must be between 1 and", None, "cluster.discover.port"),
+        broken(discover("hosts: [ a ]"), (2, 22), "expected a mapping", None, "cluster.discover.hosts"),
+        broken(
+            discover("hosts: { pg2: \"10.0.0.2:0\" }"),
+            (2, 29),
+            "\"0\" is not a port",
+            None,
+            "cluster.discover.hosts.pg2",
+        ),
+        broken(
+            discover("hosts: { pg2: a b }"),
+            (2, 29),
+            "not a host name or address",
+            None,
+            "cluster.discover.hosts.pg2",
+        ),
+        broken(
+            discover("hosts: { pg2: ~ }"),
+            (2, 29),
+            "expected a single value, found nothing",
+            None,
+            "cluster.discover.hosts.pg2",
+        ),
+        broken(
+            discover("hosts: { pg2: a, pg2: b }"),
+            (2, 32),
+            "duplicate key \"pg2\"",
+            None,
+            "cluster.discover.hosts.pg2",
+        ),
+        broken(
+            discover("hosts: { \"fd00::1\": a, \"FD00::1\": b }"),
+            (2, 38),
+            "fd00::1 is there already",
+            None,
+            "cluster.discover.hosts.FD00::1",
+        ),
+        broken(
+            discover("hosts: { x123456789_123456789_123456789_123456789_123456789_123456789_123: a }"),
+            (2, 24),
+            "at most 63 bytes, this has 64",
+            None,
+            "cluster.discover.hosts.x123456789_123456789_123456789_123456789_123456789_123456789_123",
+        ),
+        broken(
+            discover("only_mapped: yes"),
+            (2, 28),
+            "unknown value \"yes\" (valid: true, false)",
+            None,
+            "cluster.discover.only_mapped",
+        ),
+        broken(
+            discover("only_mapped: true"),
+            (2, 28),
+            "leaves out every standby",
+            None,
+            "cluster.discover.only_mapped",
+        ),
+        broken(
+            "auth: { method: trust }\ncluster: { discover: { } }\n",
+            (2, 10),
+            "missing key \"nodes\"",
+            None,
+            "cluster.nodes",
+        ),
+    ]
+}
+
+#[test]
+fn standbys_are_asked_for_where_the_file_says_so() {
+    let discover = |lines: &str| {
+        let file = with("  nodes:", &format!("  discover: {lines}\n  nodes:")).replace("5432", "5444");
+        load(&file).unwrap().cluster.discover
+    };
+    assert!(load(GOOD).unwrap().cluster.discover.is_none() && discover("").is_none());
+    let plain = discover("{ }").unwrap();
+    assert_eq!((plain.interval, plain.port, plain.only_mapped), (Duration::from_secs(10), 5444, false));
+    let more = discover(
+        "{ port: 5, interval: 1s, only_mapped: true, hosts: { pg2: 10.0.0.2, FD00::2: \"[::1]:6\" } }",
+    );
+    let more = more.unwrap();
+    assert_eq!((more.interval, more.port, more.only_mapped), (Duration::from_secs(1), 5, true));
+    let hosts: Vec<String> = more.hosts.iter().map(|(who, place)| format!("{who} {place}")).collect();
+    assert_eq!(hosts, ["fd00::2 [::1]:6", "pg2 10.0.0.2"]);
+}
+
 #[test]
 fn where_patroni_names_the_nodes_none_need_to_be_listed() {
     let file =
@@ -485,6 +596,7 @@ fn all() -> Vec<Broken> {
     all.extend(rules());
     all.extend(values());
     all.extend(discovery());
+    all.extend(standbys());
     all.extend(references());
     all
 }

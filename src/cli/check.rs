@@ -37,6 +37,9 @@ fn summary(file: &Path, settings: &Settings) -> String {
         let endpoints: Vec<String> = patroni.endpoints.iter().map(ToString::to_string).collect();
         names.push(format!("those that Patroni names ({})", endpoints.join(", ")));
     }
+    if settings.cluster.discover.is_some() {
+        names.push("the standbys that stream from them".to_owned());
+    }
     let policy = &settings.routing.policy;
     let pool = &settings.pool;
     format!(

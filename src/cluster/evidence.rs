@@ -19,6 +19,8 @@ pub enum Source {
     Connections,
     /// Patroni's REST API.
     Patroni,
+    /// Whom the nodes send WAL to (`pg_stat_replication`).
+    Replication,
     /// What all of it leads to.
     Verdict,
 }
@@ -30,6 +32,7 @@ impl Source {
             Source::Sql => "sql",
             Source::Connections => "connections",
             Source::Patroni => "patroni",
+            Source::Replication => "replication",
             Source::Verdict => "verdict",
         }
     }

@@ -14,7 +14,7 @@ pub enum ReloadAction {
     RemoveNode(String),
     /// `cluster.monitor` changed.
     Monitor,
-    /// `cluster.patroni` or `cluster.resolve_interval` changed.
+    /// `cluster.patroni`, `cluster.discover` or `cluster.resolve_interval` changed.
     Discovery,
     /// `pool` or `databases` changed: limits and modes of pools, aliases.
     Pools,
@@ -59,6 +59,7 @@ pub fn diff(old: &Settings, new: &Settings) -> Vec<ReloadAction> {
         (old.cluster.monitor != new.cluster.monitor, ReloadAction::Monitor),
         (
             old.cluster.patroni != new.cluster.patroni
+                || old.cluster.discover != new.cluster.discover
                 || old.cluster.resolve_interval != new.cluster.resolve_interval,
             ReloadAction::Discovery,
         ),

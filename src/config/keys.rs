@@ -28,7 +28,7 @@ pub const TOP: Kind = Kind {
 };
 /// `cluster:`
 pub const CLUSTER: Kind =
-    Kind { place: "cluster", keys: &["nodes", "resolve_interval", "patroni", "monitor"] };
+    Kind { place: "cluster", keys: &["nodes", "resolve_interval", "patroni", "discover", "monitor"] };
 /// One of `cluster.nodes:`
 pub const NODE: Kind =
     Kind { place: "cluster.nodes[]", keys: &["name", "host", "port", "resolve", "weight", "zone", "tags"] };
@@ -48,6 +48,9 @@ pub const PATRONI: Kind = Kind {
         "timeout",
     ],
 };
+/// `cluster.discover:`
+pub const DISCOVER: Kind =
+    Kind { place: "cluster.discover", keys: &["interval", "port", "hosts", "only_mapped"] };
 /// `cluster.monitor:`
 pub const MONITOR: Kind = Kind {
     place: "cluster.monitor",
@@ -155,11 +158,12 @@ pub const LIMITS: Kind = Kind {
 pub const LOG: Kind = Kind { place: "log", keys: &["level", "format"] };
 
 /// All of them.
-pub const ALL: [&Kind; 22] = [
+pub const ALL: [&Kind; 23] = [
     &TOP,
     &CLUSTER,
     &NODE,
     &PATRONI,
+    &DISCOVER,
     &MONITOR,
     &POOL,
     &DATABASE,

@@ -4,7 +4,8 @@
 mod cluster;
 
 pub use cluster::{
-    ClusterSettings, Endpoint, MonitorSettings, NODES_MAX, NodeSettings, PatroniSettings, Resolve, Verify,
+    ClusterSettings, DiscoverSettings, Endpoint, MonitorSettings, NODES_MAX, NodeSettings, PatroniSettings,
+    Place, Resolve, Verify,
 };
 
 use crate::config::secret::Secret;

@@ -2,7 +2,7 @@
 
 use crate::config::nearest::nearest;
 use crate::config::reader::Wrong;
-use crate::config::settings::{Endpoint, Listen};
+use crate::config::settings::{Endpoint, Listen, Place};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -266,6 +266,24 @@ pub fn host(value: &str) -> Result<String, Wrong> {
         return Err(format!("\"{value}\" is not a host name or address").into());
     }
     Ok(value)
+}
+
+/// A host, with or without a port: `replica-b.example:5433`, `10.0.0.1`, `[::1]:5433`.
+pub fn place(value: &str) -> Result<Place, Wrong> {
+    let whole = |value: &str| host(value).map(|host| Place { host, port: None });
+    if value.contains("://") || value.parse::<IpAddr>().is_ok() {
+        return whole(value);
+    }
+    if let Some(inner) = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return whole(inner);
+    }
+    let Some((name, port)) = value.rsplit_once(':') else { return whole(value) };
+    let port = match port.parse() {
+        Ok(port @ 1..) => port,
+        _ => return Err(format!("\"{port}\" is not a port (1 to 65535)").into()),
+    };
+    let name = name.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(name);
+    Ok(Place { host: host(name)?, port: Some(port) })
 }
 
 #[cfg(test)]

@@ -123,7 +123,7 @@ pub struct NodeRow {
 pub struct EvidenceRow {
     /// About whom; `None`: all.
     pub member: Option<String>,
-    /// `sql`, `connections`, `patroni`, `verdict`.
+    /// `sql`, `connections`, `patroni`, `replication`, `verdict`.
     pub source: String,
     /// What.
     pub says: String,

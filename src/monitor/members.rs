@@ -1,10 +1,16 @@
-//! Which nodes there are: those that are listed, those that names stand for, those that Patroni names.
+//! Which nodes there are: those that are listed, those that names stand for, those that Patroni names, those that
+//! stream from the others.
 //!
 //! Who was found stays until two answers in a row do not name it *and* it does not answer: a member whose Patroni was
 //! stopped vanishes from the answers while its PostgreSQL goes on serving, and some name servers answer with
-//! a part of their list at a time.
+//! a part of their list at a time. A standby that is stopped does not stream.
 
+pub mod standbys;
+
+use crate::cluster::evidence::Line;
 use crate::cluster::patroni::{Member, Testimony};
+use crate::moment::Moment;
+use crate::monitor::members::standbys::{Resolved, Roll, Standbys};
 use crate::monitor::settings::{Addresses, NodeSettings};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -24,11 +30,13 @@ pub struct Members {
     found: Vec<NodeSettings>,
     missed: Missed,
     asks_patroni: bool,
+    /// `None`: nobody asks for them.
+    standbys: Option<Standbys>,
 }
 
 /// How many answers in a row did not name a node that does not answer itself; those with none are not in it.
 #[derive(Debug, Default)]
-struct Missed(HashMap<String, u32>);
+pub(super) struct Missed(HashMap<String, u32>);
 
 impl Missed {
     /// An answer names `node`, or does not. Does it stay?
@@ -63,6 +71,11 @@ impl Members {
         if !asks_patroni {
             self.found.clear();
         }
+    }
+
+    /// Standbys are asked for, or are not. Who was found before stays found.
+    pub fn ask_for_standbys(&mut self, asks: bool) {
+        self.standbys = asks.then(|| self.standbys.take().unwrap_or_default());
     }
 
     /// The name of the listed node `name` stands for these addresses. Numbers stay with their addresses;
@@ -106,8 +119,43 @@ impl Members {
         }
     }
 
+    /// The cluster named those who stream. What is left to people is told.
+    pub fn streamed(&mut self, roll: &Roll, resolved: Resolved, is_up: &dyn Fn(&str) -> bool) -> Vec<String> {
+        let others = self.known_otherwise();
+        let missed = &mut self.missed;
+        let standbys = self.standbys.as_mut();
+        standbys.map(|standbys| standbys.heard(roll, resolved, &others, missed, is_up)).unwrap_or_default()
+    }
+
+    /// It did not.
+    pub fn standbys_not_told(&mut self, error: &str) {
+        if let Some(standbys) = &mut self.standbys {
+            standbys.failed(error);
+        }
+    }
+
+    /// How many streamed when the cluster was asked last; `None`: nobody asks.
+    pub fn standbys_count(&self) -> Option<usize> {
+        self.standbys.as_ref().map(Standbys::count)
+    }
+
+    /// What was said of them, for people.
+    pub fn standbys_evidence(&self, now: Moment) -> Vec<Line> {
+        self.standbys.as_ref().map(|standbys| standbys.evidence(now)).unwrap_or_default()
+    }
+
     /// All of them, at most [`NODES_MAX`]; the listed ones first.
     pub fn nodes(&self) -> Vec<NodeSettings> {
+        let mut nodes = self.known_otherwise();
+        if let Some(standbys) = &self.standbys {
+            standbys.join(&mut nodes);
+        }
+        nodes.truncate(NODES_MAX);
+        nodes
+    }
+
+    /// All but those who are known because they stream.
+    fn known_otherwise(&self) -> Vec<NodeSettings> {
         let mut nodes: Vec<NodeSettings> = Vec::new();
         for (node, places) in self.listed.iter().zip(&self.addresses) {
             match node.addresses {
@@ -128,7 +176,6 @@ impl Members {
                 None => nodes.push(node.clone()),
             }
         }
-        nodes.truncate(NODES_MAX);
         nodes
     }
 }

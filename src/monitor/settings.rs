@@ -1,7 +1,7 @@
 //! What the monitor is told.
 
 use crate::cluster::health::HealthPolicy;
-use crate::config::settings::Endpoint;
+use crate::config::settings::{DiscoverSettings, Endpoint};
 use crate::freshness::defect::Defect;
 use crate::monitor::tls::MonitorTls;
 use base64::Engine;
@@ -29,7 +29,7 @@ pub struct NodeSettings {
     pub tags: Vec<String>,
     /// What its host's name stands for.
     pub addresses: Addresses,
-    /// Was it found (by Patroni, as one of a name's addresses)? Then it may move and stay the same node.
+    /// Was it found (by Patroni, as one of a name's addresses, as a standby that streams)? Then it may move and stay the same node.
     pub found: bool,
     /// Is it not to be read from (Patroni's `noloadbalance`)?
     pub without_reads: bool,
@@ -86,7 +86,10 @@ pub struct MonitorSettings {
     pub resolve_interval: Duration,
     /// Who else knows the nodes.
     pub patroni: Option<PatroniSettings>,
-    /// An ordinary role; with membership in `pg_monitor` a timeline change is proven faster.
+    /// Are standbys that stream from the nodes nodes, too?
+    pub discover: Option<DiscoverSettings>,
+    /// An ordinary role; with membership in `pg_monitor` a timeline change is proven faster, and
+    /// standbys are found.
     pub user: String,
     /// Its password.
     pub password: Option<Zeroizing<String>>,

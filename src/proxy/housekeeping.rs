@@ -81,6 +81,7 @@ pub fn publish(context: &Context) {
     let view = context.monitor.view_handle().load_full();
     metrics.publish_view(&view, clock::now());
     metrics.publish_patroni(context.monitor.patroni_counts());
+    metrics.publish_standbys(context.monitor.standbys_found());
     let store = context.causal.store.as_ref().map(|store| (store.is_up(), store.failures()));
     metrics.publish_causal(context.causal.len(), store);
     metrics.clients.set(context.clients.len() as f64);

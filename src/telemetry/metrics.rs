@@ -251,6 +251,13 @@ impl Metrics {
         }
     }
 
+    /// Sets the gauge of standbys that stream, where they are asked for.
+    pub fn publish_standbys(&self, found: Option<usize>) {
+        if let Some(found) = found {
+            self.gauge(names::STANDBYS_FOUND, &[]).set(found as f64);
+        }
+    }
+
     /// Sets the gauges of causal keys. `store`: does it answer, and how often did it not?
     pub fn publish_causal(&self, keys: usize, store: Option<(bool, u64)>) {
         self.gauge(names::CAUSAL_KEYS, &[]).set(keys as f64);

@@ -67,6 +67,8 @@ pub const CAUSAL_KEYS: &str = "pgweir_causal_keys";
 pub const NODES_LEFT_OUT: &str = "pgweir_nodes_left_out";
 /// No labels; absent where Patroni is not asked.
 pub const PATRONI_UP: &str = "pgweir_patroni_up";
+/// No labels; absent where nobody asks who streams.
+pub const STANDBYS_FOUND: &str = "pgweir_standbys_found";
 /// No labels; absent without a store.
 pub const CAUSAL_STORE_UP: &str = "pgweir_causal_store_up";
 /// No labels; absent without a store.
@@ -75,7 +77,7 @@ pub const CAUSAL_STORE_FAILURES: &str = "pgweir_causal_store_failures_total";
 pub const BUILD_INFO: &str = "pgweir_build_info";
 
 /// All of them, with the help text.
-pub const ALL: [(&str, Kind, &str); 31] = [
+pub const ALL: [(&str, Kind, &str); 32] = [
     (STATEMENTS, Kind::Counter, "Statements by where they went and why"),
     (STATEMENT_SECONDS, Kind::Histogram, "Time from a request to its complete answer"),
     (POOL_ACTIVE, Kind::Gauge, "Server connections in use"),
@@ -112,6 +114,11 @@ pub const ALL: [(&str, Kind, &str); 31] = [
     (MONITOR_QUERIES, Kind::Counter, "What the monitor asked: samples, fences, flushes of the primary's WAL"),
     (CAUSAL_KEYS, Kind::Gauge, "Causal keys remembered in memory"),
     (PATRONI_UP, Kind::Gauge, "1 while what Patroni says counts; 0: the nodes alone decide"),
+    (
+        STANDBYS_FOUND,
+        Kind::Gauge,
+        "Standbys that streamed when the cluster was asked last; those left out not among them",
+    ),
     (CAUSAL_STORE_UP, Kind::Gauge, "1 while the shared store of causal keys answers"),
     (CAUSAL_STORE_FAILURES, Kind::Counter, "Questions that the store of causal keys did not answer"),
     (BUILD_INFO, Kind::Gauge, "1, with the version as label"),

@@ -4,8 +4,8 @@
 use super::{Columns, Row, cell, yes_no};
 use crate::config::settings::{
     AuthMethod, AuthQuerySettings, AuthSettings, CausalSettings, ClientTlsMode, ClientTlsSettings,
-    ClusterSettings, DatabaseAccess, DatabaseSettings, LimitsSettings, LogFormat, LogSettings,
-    MonitorSettings, NodeSettings, OnLoss, OnMismatch, PatroniSettings, PoolMode, PoolOverrides,
+    ClusterSettings, DatabaseAccess, DatabaseSettings, DiscoverSettings, LimitsSettings, LogFormat,
+    LogSettings, MonitorSettings, NodeSettings, OnLoss, OnMismatch, PatroniSettings, PoolMode, PoolOverrides,
     PoolSettings, Resolve, RoutingSettings, RuleSettings, ServerTlsMode, ServerTlsSettings, Settings,
     TlsNegotiation, TlsSettings, Verify,
 };
@@ -31,7 +31,14 @@ const SMALLEST: &str =
     "cluster: { nodes: [ { name: a, host: a } ] }\nauth: { users: [ { name: a, password: a } ] }\n";
 
 /// Sections whose entries have names that the file chooses: they have no defaults.
-const NAMED: &[&str] = &["cluster.nodes.", "cluster.patroni.", "databases.", "auth.users", "routing.rules."];
+const NAMED: &[&str] = &[
+    "cluster.nodes.",
+    "cluster.patroni.",
+    "cluster.discover.",
+    "databases.",
+    "auth.users",
+    "routing.rules.",
+];
 
 type Pairs = Vec<(String, Option<String>)>;
 
@@ -92,7 +99,7 @@ fn push(pairs: &mut Pairs, section: &str, entries: impl IntoIterator<Item = (&'s
 }
 
 fn of_cluster(cluster: &ClusterSettings, pairs: &mut Pairs) {
-    let ClusterSettings { nodes, resolve_interval, patroni, monitor } = cluster;
+    let ClusterSettings { nodes, resolve_interval, patroni, discover, monitor } = cluster;
     for NodeSettings { name, host, port, resolve, weight, zone, tags } in nodes {
         let entries = [
             ("host", cell(host)),
@@ -106,6 +113,7 @@ fn of_cluster(cluster: &ClusterSettings, pairs: &mut Pairs) {
     }
     push(pairs, "cluster", [("resolve_interval", time(*resolve_interval))]);
     of_patroni(patroni.as_ref(), pairs);
+    of_discover(discover.as_ref(), pairs);
     let MonitorSettings { user, password, database, interval, fence_after } = monitor;
     let entries = [
         ("user", cell(user)),
@@ -133,6 +141,18 @@ fn of_patroni(patroni: Option<&PatroniSettings>, pairs: &mut Pairs) {
         ("timeout", time(*timeout)),
     ];
     push(pairs, "cluster.patroni", entries);
+}
+
+/// Only where standbys are asked for.
+fn of_discover(discover: Option<&DiscoverSettings>, pairs: &mut Pairs) {
+    let Some(DiscoverSettings { interval, port, hosts, only_mapped }) = discover else { return };
+    let entries = [
+        ("interval", time(*interval)),
+        ("port", cell(port)),
+        ("hosts", cell(list(hosts.iter().map(|(standby, place)| format!("{standby}: {place}"))))),
+        ("only_mapped", cell(only_mapped)),
+    ];
+    push(pairs, "cluster.discover", entries);
 }
 
 fn of_pool(pool: &PoolSettings, pairs: &mut Pairs) {

@@ -1,6 +1,7 @@
 //! `cluster:` as settings.
 
 use crate::config::secret::Secret;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +15,8 @@ pub struct ClusterSettings {
     pub resolve_interval: Duration,
     /// Who else knows the nodes, and who leads them.
     pub patroni: Option<PatroniSettings>,
+    /// Are standbys that stream from the nodes nodes, too?
+    pub discover: Option<DiscoverSettings>,
     /// How they are watched.
     pub monitor: MonitorSettings,
 }
@@ -106,6 +109,38 @@ impl fmt::Display for Endpoint {
     }
 }
 
+/// Standbys that nobody listed: the nodes that they stream from name them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DiscoverSettings {
+    /// Between two questions.
+    pub interval: Duration,
+    /// Where a standby listens, unless `hosts` knows better.
+    pub port: u16,
+    /// What a standby is reached as, by its application_name or its address (as [`std::net::IpAddr`] shows it).
+    pub hosts: BTreeMap<String, Place>,
+    /// Are those left out that are not among `hosts`?
+    pub only_mapped: bool,
+}
+
+/// Where a standby is reached.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// Host name, address (without brackets), or the folder of a Unix socket.
+    pub host: String,
+    /// Port; `None`: as everybody's.
+    pub port: Option<u16>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            None => f.write_str(&self.host),
+            Some(port) if self.host.contains(':') => write!(f, "[{}]:{port}", self.host),
+            Some(port) => write!(f, "{}:{port}", self.host),
+        }
+    }
+}
+
 /// How the nodes are watched.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MonitorSettings {
@@ -134,6 +169,17 @@ impl Default for PatroniSettings {
             key: None,
             interval: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Default for DiscoverSettings {
+    fn default() -> DiscoverSettings {
+        DiscoverSettings {
+            interval: Duration::from_secs(10),
+            port: 5432,
+            hosts: BTreeMap::new(),
+            only_mapped: false,
         }
     }
 }

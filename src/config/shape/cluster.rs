@@ -3,17 +3,21 @@
 use crate::cluster::health::HealthPolicy;
 use crate::config::keys;
 use crate::config::mistake::Mistake;
-use crate::config::reader::{Field, Reader, Section, Wrong};
+use crate::config::reader::{Field, Reader, Section, Wrong, join};
 use crate::config::settings::{
-    ClusterSettings, MonitorSettings, NODES_MAX, NodeSettings, PatroniSettings, Resolve, Verify,
+    ClusterSettings, DiscoverSettings, MonitorSettings, NODES_MAX, NodeSettings, PatroniSettings, Place,
+    Resolve, Verify,
 };
+use crate::config::shape::SWITCH;
 use crate::config::shape::access::{pair, password, pem};
-use crate::config::values::{duration, endpoint, host, number, one_of, text};
+use crate::config::values::{duration, endpoint, host, number, one_of, place, text};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 const NODE_PORT: u16 = 5432;
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
+const APPLICATION_NAME_MAX: usize = 63;
 
 const RESOLVES: &[(&str, Resolve)] = &[("one", Resolve::One), ("all", Resolve::All)];
 const VERIFIES: &[(&str, Verify)] = &[("full", Verify::Full), ("ca", Verify::Ca), ("none", Verify::None)];
@@ -21,20 +25,22 @@ const VERIFIES: &[(&str, Verify)] = &[("full", Verify::Full), ("ca", Verify::Ca)
 pub(super) fn read(top: &Section<'_>, reader: &mut Reader) -> ClusterSettings {
     if top.field("cluster").is_none() {
         reader.missing(top, "cluster");
-        let (nodes, monitor) = (Vec::new(), MonitorSettings::default());
-        return ClusterSettings { nodes, resolve_interval: RESOLVE_INTERVAL, patroni: None, monitor };
+        return ClusterSettings {
+            nodes: Vec::new(),
+            resolve_interval: RESOLVE_INTERVAL,
+            patroni: None,
+            discover: None,
+            monitor: MonitorSettings::default(),
+        };
     }
     let section = reader.section(&top.child("cluster"), &keys::CLUSTER);
     let interval = duration(Duration::from_millis(100)..=Duration::from_secs(3600));
     let resolve_interval =
         reader.optional(&section, "resolve_interval", interval).unwrap_or(RESOLVE_INTERVAL);
     let patroni = section.field("patroni").map(|field| patroni(&field, reader));
-    ClusterSettings {
-        nodes: nodes(&section, patroni.is_some(), reader),
-        resolve_interval,
-        patroni,
-        monitor: monitor(&section, reader),
-    }
+    let nodes = nodes(&section, patroni.is_some(), reader);
+    let discover = section.field("discover").map(|field| discover(&field, &nodes, reader));
+    ClusterSettings { nodes, resolve_interval, patroni, discover, monitor: monitor(&section, reader) }
 }
 
 fn nodes(section: &Section<'_>, others_know: bool, reader: &mut Reader) -> Vec<NodeSettings> {
@@ -136,6 +142,57 @@ fn user(value: &str) -> Result<String, Wrong> {
     match value.contains(':') {
         true => Err("must not contain a colon".into()),
         false => text(value),
+    }
+}
+
+fn discover(field: &Field<'_>, nodes: &[NodeSettings], reader: &mut Reader) -> DiscoverSettings {
+    let section = reader.section(field, &keys::DISCOVER);
+    let mut discover = DiscoverSettings::default();
+    let interval = duration(Duration::from_millis(100)..=Duration::from_secs(3600));
+    reader.set(&mut discover.interval, &section, "interval", interval);
+    // Of those listed, not of whoever is the primary just now: a failover must not move the others.
+    discover.port = nodes.first().map_or(NODE_PORT, |node| node.port);
+    reader.set(&mut discover.port, &section, "port", number(1..=u16::MAX));
+    let before = reader.count();
+    if let Some(field) = section.field("hosts") {
+        discover.hosts = hosts(&field, reader);
+    }
+    reader.set(&mut discover.only_mapped, &section, "only_mapped", one_of(SWITCH, &[]));
+    if let Some(field) = section.field("only_mapped").filter(|_| discover.only_mapped)
+        && discover.hosts.is_empty()
+        && reader.count() == before
+    {
+        reader.wrong(&field, "leaves out every standby, because hosts names none");
+    }
+    discover
+}
+
+/// By application_name or address: an address is the same however it is written.
+fn hosts(field: &Field<'_>, reader: &mut Reader) -> BTreeMap<String, Place> {
+    let mut hosts = BTreeMap::new();
+    for entry in reader.entries(field) {
+        let field = Field { tree: &entry.value, path: join(&field.path, &entry.key) };
+        if let Err(message) = standby(&entry.key) {
+            reader.report(Mistake::new(entry.span, message).path(&field.path));
+        }
+        let key = entry.key.parse::<IpAddr>().map_or_else(|_| entry.key.clone(), |ip| ip.to_string());
+        let Some(place) = reader.value(&field, place) else { continue };
+        if key != entry.key && hosts.contains_key(&key) {
+            reader.report(Mistake::new(entry.span, format!("{key} is there already")).path(&field.path));
+        }
+        hosts.insert(key, place);
+    }
+    hosts
+}
+
+/// Nothing is called what is wrong here: PostgreSQL cuts names off (NAMEDATALEN).
+fn standby(key: &str) -> Result<(), String> {
+    match key.len() {
+        0 => Err("the application_name or address of a standby must not be empty".to_owned()),
+        1..=APPLICATION_NAME_MAX => Ok(()),
+        length => {
+            Err(format!("an application_name has at most {APPLICATION_NAME_MAX} bytes, this has {length}"))
+        }
     }
 }
 

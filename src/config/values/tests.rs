@@ -50,6 +50,25 @@ fn an_endpoint_is_a_url_with_patronis_port_unless_it_has_another() {
 }
 
 #[test]
+fn a_place_is_a_host_with_or_without_a_port() {
+    for (written, shown) in [
+        ("10.0.0.12", "10.0.0.12"),
+        ("replica-b.example:5433", "replica-b.example:5433"),
+        ("replica-b", "replica-b"),
+        ("::1", "::1"),
+        ("[::1]", "::1"),
+        ("[::1]:5433", "[::1]:5433"),
+        ("/run/postgresql", "/run/postgresql"),
+        ("/run/postgresql:5433", "/run/postgresql:5433"),
+    ] {
+        assert_eq!(place(written).map(|place| place.to_string()), Ok(shown.to_owned()), "{written}");
+    }
+    for written in ["", ":5433", "a:0", "a:", "a:b", "a:99999", "a b", "http://a:1", "[a:1"] {
+        assert!(place(written).is_err(), "{written}");
+    }
+}
+
+#[test]
 fn sizes_are_read_and_shown() {
     for (written, bytes) in
         [("64MiB", 64 << 20), ("1GiB", 1 << 30), ("4096", 4096), ("8kB", 8000), ("1 GiB", 1 << 30)]

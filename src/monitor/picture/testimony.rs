@@ -3,10 +3,11 @@
 use crate::cluster::evidence::{self, Line, Witness};
 use crate::cluster::patroni::Testimony;
 use crate::cluster::resolver::Word;
+use crate::cluster::roles::Claim;
 use crate::cluster::view::{NodeState, NodeView};
 use crate::moment::Moment;
 use crate::monitor::picture::{Outcome, Picture};
-use crate::node::NodeId;
+use crate::node::{NodeId, Role};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,6 +112,18 @@ impl Picture {
         self.view.generation += 1;
         self.redraw(Moment::NEVER);
         Outcome { view: Some(self.view.clone()), ..Outcome::default() }
+    }
+
+    /// The primary, and then the standbys that answer and are proven to be on its branch; nobody without a primary.
+    pub fn on_branch(&self) -> Vec<NodeId> {
+        let Some(primary) = self.standing.primary else { return Vec::new() };
+        let is_up = |claim: &Claim| {
+            claim.role == Some(Role::Replica)
+                && self.standing.refusal(claim).is_none()
+                && self.view.node(claim.node).is_some_and(|node| node.state == NodeState::Up)
+        };
+        let standbys = self.claims().filter(is_up).map(|claim| claim.node);
+        std::iter::once(primary).chain(standbys).collect()
     }
 
     /// Who said what, how long ago, and what it led to.
