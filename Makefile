@@ -67,7 +67,8 @@ deny: ## licences, advisories and sources of the dependencies (needs cargo-deny)
 .PHONY: bench
 bench: ## speed against PgBouncer, HAProxy, Pgpool-II: each goal with its figure (BENCH_SECONDS, BENCH_ROUNDS)
 	@scripts/prerequisites.sh build server bench
-	$(CARGO) build --release --bin pgweir --example devcluster --example canned --example crowd --example decision_cost
+	$(CARGO) build --profile dist --bin pgweir
+	$(CARGO) build --release --example devcluster --example canned --example crowd --example decision_cost
 	scripts/bench
 
 .PHONY: bench-quick

@@ -34,7 +34,7 @@ def target_directory():
 
 
 TARGET = target_directory()
-BINARY = os.environ.get("PGWEIR", f"{TARGET}/release/pgweir")
+BINARY = os.environ.get("PGWEIR", f"{TARGET}/dist/pgweir")
 
 
 def example(name):
@@ -318,7 +318,9 @@ auth:
   method: scram-sha-256
   users: [ {{ name: app, password: {users["app"]} }} ]
 {encrypt}""")
-    proxy = Proxy("pgweir", [binary, "serve", "--config", config], port, **on(cores))
+    # As its image starts it.
+    env = dict(os.environ, MIMALLOC_PURGE_DELAY=os.environ.get("MIMALLOC_PURGE_DELAY", "0"))
+    proxy = Proxy("pgweir", [binary, "serve", "--config", config], port, env=env, **on(cores))
     proxy.http = http
     return proxy
 
