@@ -3,6 +3,8 @@
 pub mod block;
 pub mod bound;
 pub mod exchange;
+#[cfg(test)]
+mod fixtures;
 pub mod group;
 pub mod machine;
 pub mod pins;

@@ -3,14 +3,16 @@
 #![cfg(feature = "shell")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "support/endings.rs"]
+mod endings;
 #[path = "support/harness.rs"]
 mod harness;
 
 use std::sync::OnceLock;
 
-use harness::{NO_WRITER, Scene, Stage, Tuning, describe, value, wait_until};
+use endings::{code, done, once, terminate, wait_asleep};
+use harness::{NO_WRITER, Scene, Stage, Tuning, describe, value};
 use pgweir::devcluster::{DevNode, Options, Stop};
-use tokio_postgres::Error;
 
 fn scene() -> Scene {
     static STAGE: OnceLock<Stage> = OnceLock::new();
@@ -22,43 +24,11 @@ fn tuning() -> Tuning {
     Tuning { limits: vec!["hold_time: 25s".to_owned()], ..Tuning::default() }
 }
 
-/// Ends the one server process of the application that is in this state and whose last text has this mark.
-fn terminate(primary: &DevNode, mark: &str, state: &str) {
-    let ended = format!(
-        "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE usename = 'app' \
-         AND query LIKE '%{mark}%' AND state LIKE '{state}' AND pid <> pg_backend_pid()"
-    );
-    wait_until(&format!("{mark} is there to be ended"), || {
-        primary.sql_value(&ended).unwrap().as_deref() == Some("1")
-    });
-}
-
-/// Sleeps for long, but not when the server has been started again.
-fn once(primary: &DevNode) -> String {
-    let started = primary.sql_value("SELECT pg_postmaster_start_time()").unwrap().unwrap();
-    format!("pg_sleep(CASE WHEN pg_postmaster_start_time() = '{started}' THEN 50 ELSE 0 END)")
-}
-
 /// Stops the server properly while the application runs a text with this mark, and starts it again.
 fn restart_under(primary: &DevNode, mark: &str) {
-    let runs = format!(
-        "SELECT string_agg(state || ': ' || query, E'\n') FROM pg_stat_activity \
-         WHERE usename = 'app' AND query LIKE '%{mark}%' AND wait_event = 'PgSleep'"
-    );
-    wait_until(&format!("{mark} runs"), || primary.sql_value(&runs).unwrap().is_some());
+    wait_asleep(primary, mark);
     primary.stop(Stop::Fast).unwrap();
     primary.start().unwrap();
-}
-
-fn code<T>(result: Result<T, Error>) -> String {
-    let error = result.err().expect("an error");
-    error.code().map_or_else(|| describe(&error), |code| code.code().to_owned())
-}
-
-/// How often it was done, as the primary has it.
-fn done(primary: &DevNode, what: &str) -> u64 {
-    let sql = format!("SELECT count(*) FROM done WHERE what = '{what}'");
-    primary.sql_value(&sql).unwrap().unwrap().parse().unwrap()
 }
 
 #[test]

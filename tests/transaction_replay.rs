@@ -4,6 +4,8 @@
 #![cfg(feature = "shell")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "support/endings.rs"]
+mod endings;
 #[path = "support/fault_proxy.rs"]
 mod fault_proxy;
 #[path = "support/harness.rs"]
@@ -13,12 +15,13 @@ mod wire_client;
 
 use std::sync::OnceLock;
 
+use endings::{code, done, once, terminate, wait_asleep};
 use fault_proxy::{FaultProxy, Network};
 use harness::{
     LONG, NO_WRITER, SERVED_BY, Scene, Stage, Tuning, connect_to, describe, value, wait_for, wait_until,
 };
-use pgweir::devcluster::{APP, APP_DATABASE, DevNode, MONITOR, Options, SUPERUSER, Stop};
-use tokio_postgres::{Client, Error};
+use pgweir::devcluster::{APP, APP_DATABASE, MONITOR, Options, SUPERUSER, Stop};
+use tokio_postgres::Client;
 use wire_client::{
     Frame, Login, Wire, bind, describe as describes, error_of, execute, first_values, flush, parse, query,
     sync,
@@ -50,46 +53,10 @@ fn retrying() -> Tuning {
     tuning("retry_idempotent_begin")
 }
 
-fn code<T>(result: Result<T, Error>) -> String {
-    let error = result.err().expect("an error");
-    error.code().map_or_else(|| describe(&error), |code| code.code().to_owned())
-}
-
-/// How often it was done, as this node has it.
-fn done(node: &DevNode, what: &str) -> u64 {
-    let sql = format!("SELECT count(*) FROM done WHERE what = '{what}'");
-    node.sql_value(&sql).unwrap().unwrap().parse().unwrap()
-}
-
 async fn all(client: &Client, statements: &[&str]) {
     for statement in statements {
         client.batch_execute(statement).await.unwrap_or_else(|e| panic!("{statement}: {}", describe(&e)));
     }
-}
-
-/// Ends the one server process of the application whose last text has this mark and that is in this state.
-fn terminate(primary: &DevNode, mark: &str, state: &str) {
-    let ended = format!(
-        "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE usename = 'app' \
-         AND query LIKE '%{mark}%' AND state LIKE '{state}' AND pid <> pg_backend_pid()"
-    );
-    wait_until(&format!("{mark} is there to be ended"), || {
-        primary.sql_value(&ended).unwrap().as_deref() == Some("1")
-    });
-}
-
-/// Sleeps for long, but not when the server has been started again.
-fn once(primary: &DevNode) -> String {
-    let started = primary.sql_value("SELECT pg_postmaster_start_time()").unwrap().unwrap();
-    format!("pg_sleep(CASE WHEN pg_postmaster_start_time() = '{started}' THEN 50 ELSE 0 END)")
-}
-
-fn wait_asleep(primary: &DevNode, mark: &str) {
-    let runs = format!(
-        "SELECT count(*) FROM pg_stat_activity \
-         WHERE usename = 'app' AND query LIKE '%{mark}%' AND wait_event = 'PgSleep'"
-    );
-    wait_until(&format!("{mark} runs"), || primary.sql_value(&runs).unwrap().as_deref() == Some("1"));
 }
 
 /// What each of these has read before the primary dies, and what becomes of it.

@@ -18,7 +18,7 @@ use pgweir::config::{self, Settings};
 use pgweir::devcluster::{APP, APP_DATABASE, DevCluster, DevNode, DevUser, MONITOR, Options, USERS};
 use pgweir::fault::one_line;
 use pgweir::freshness::defect::Defect;
-use pgweir::http::status::Status;
+use pgweir::http::status::{NodeRow, Status};
 use pgweir::proxy::Proxy;
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
@@ -377,6 +377,21 @@ impl Weir<'_> {
         wait_until_or("pgweir sees the whole cluster", is_whole, || self.evidence());
     }
 
+    /// Waits until every node is up with a role, this one as the primary, and every replica serves reads.
+    pub fn wait_whole_under(&self, primary: &DevNode) {
+        let is_whole = || {
+            let status = self.status();
+            let serves = |node: &NodeRow| match node.role.as_deref() {
+                Some("primary") => true,
+                Some(_) => node.serves_reads,
+                None => false,
+            };
+            status.primary.as_deref() == Some(primary.name())
+                && status.nodes.iter().all(|node| node.state == "up" && serves(node))
+        };
+        wait_until_or("pgweir sees the whole cluster", is_whole, || self.evidence());
+    }
+
     /// What pgweir knows of the cluster, for messages.
     pub fn evidence(&self) -> String {
         let servers = self.stage.cluster.nodes().iter().map(|node| {
@@ -411,12 +426,7 @@ impl Weir<'_> {
     }
 
     /// Waits until this node's row satisfies `condition`.
-    pub fn wait_node(
-        &self,
-        node: &str,
-        what: &str,
-        condition: impl Fn(&pgweir::http::status::NodeRow) -> bool,
-    ) {
+    pub fn wait_node(&self, node: &str, what: &str, condition: impl Fn(&NodeRow) -> bool) {
         wait_until(&format!("{node} {what}"), || {
             self.status().nodes.iter().any(|row| row.member == node && condition(row))
         });

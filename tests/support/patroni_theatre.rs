@@ -164,18 +164,6 @@ impl<'a> PatroniTheatre<'a> {
     fn whole(&self) {
         self.patroni.wait_whole();
         let primary = self.node(self.patroni.leader().expect("a leader"));
-        wait_until_or(
-            "pgweir sees the whole cluster",
-            || {
-                let status = self.weir.status();
-                status.primary.as_deref() == Some(primary.name())
-                    && status.nodes.iter().all(|node| node.state == "up" && node.role.is_some())
-                    && status
-                        .nodes
-                        .iter()
-                        .all(|node| node.role.as_deref() == Some("primary") || node.serves_reads)
-            },
-            || self.weir.nodes(),
-        );
+        self.weir.wait_whole_under(primary);
     }
 }

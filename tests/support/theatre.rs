@@ -9,7 +9,7 @@ use pgweir::devcluster::{APP, DevNode, Options, Stop};
 
 use crate::events::{Event, Outcome, astray, newest, written};
 use crate::fault_proxy::{FaultProxy, Network};
-use crate::harness::{LONG, NO_WRITER, Stage, Tuning, Weir, wait_until, wait_until_or};
+use crate::harness::{LONG, NO_WRITER, Stage, Tuning, Weir, wait_until};
 use crate::load::{Crowd, Load, ON_REPLICA, WRITTEN};
 use crate::watchers::Examination;
 
@@ -140,19 +140,7 @@ impl<'a> Theatre<'a> {
             standby.wait_streaming(LONG).unwrap();
         }
         let primary = self.node(self.primary);
-        wait_until_or(
-            "pgweir sees the whole cluster",
-            || {
-                let status = self.weir.status();
-                status.primary.as_deref() == Some(primary.name())
-                    && status.nodes.iter().all(|node| node.state == "up" && node.role.is_some())
-                    && status
-                        .nodes
-                        .iter()
-                        .all(|node| node.role.as_deref() == Some("primary") || node.serves_reads)
-            },
-            || self.weir.nodes(),
-        );
+        self.weir.wait_whole_under(primary);
         // Slots of those who left would hold WAL back for ever.
         let unused = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active";
         primary.sql(unused).unwrap();

@@ -2,32 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::*;
-use crate::session::group::{Classes, GroupBuilder, Scan};
+use crate::session::fixtures::{Known, class};
+use crate::session::group::{GroupBuilder, Scan};
 use crate::session::prepared::{Scope, Statement};
 use crate::session::settings::{Settings, Value};
 use crate::session::state::SessionState;
-use crate::sql::catalog::{Catalog, Overrides};
-use crate::sql::class::Class;
-use crate::sql::classify::classify;
-use crate::sql::lexer::{Dialect, Keys};
 use crate::wire::writers;
 use std::sync::Arc;
-
-fn class(text: &[u8]) -> Class {
-    classify(text, &Catalog::empty(), &Overrides::default(), Dialect::STANDARD, &Keys::fixed())
-}
-
-struct Known<'a>(&'a Session);
-
-impl Classes for Known<'_> {
-    fn of_text(&mut self, text: &[u8]) -> Class {
-        class(text)
-    }
-
-    fn of_name(&mut self, name: &[u8]) -> Option<Class> {
-        self.0.class_of(name)
-    }
-}
 
 /// A session with these settings that has prepared BEGIN, COMMIT and two reads under names.
 fn session(settings: &[(&str, &str)]) -> Session {

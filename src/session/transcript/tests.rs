@@ -2,32 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::*;
-use crate::session::group::{Classes, GroupBuilder, Scan};
+use crate::session::fixtures::{Known, class};
+use crate::session::group::{GroupBuilder, Scan};
 use crate::session::prepared::Statement;
 use crate::session::settings::Settings;
 use crate::session::state::SessionState;
-use crate::sql::catalog::{Catalog, Overrides};
-use crate::sql::classify::classify;
-use crate::sql::lexer::Keys;
 use std::sync::Arc;
 
 const KEY: [u64; 2] = [1, 2];
-
-fn class(text: &[u8]) -> Class {
-    classify(text, &Catalog::empty(), &Overrides::default(), Dialect::STANDARD, &Keys::fixed())
-}
-
-struct Known<'a>(&'a Session);
-
-impl Classes for Known<'_> {
-    fn of_text(&mut self, text: &[u8]) -> Class {
-        class(text)
-    }
-
-    fn of_name(&mut self, name: &[u8]) -> Option<Class> {
-        self.0.class_of(name)
-    }
-}
 
 /// A session that has prepared a read, a BEGIN, a write and a setting.
 fn session() -> Session {
