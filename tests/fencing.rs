@@ -113,21 +113,28 @@ fn a_commit_behind_a_close_whose_server_was_lost_fails_and_says_so() {
     };
     stage.run(async {
         let client = weir.connect().await;
-        let statement = client.prepare("INSERT INTO taken DEFAULT VALUES").await.unwrap();
-        client.batch_execute("BEGIN").await.unwrap();
-        client.execute(&statement, &[]).await.unwrap();
-        let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
-        // Its server stands still with the Sync behind the Close, and then ends.
-        signal("-STOP", pid);
-        drop(statement);
-        tokio::task::block_in_place(|| {
-            weir.wait_node(primary.name(), "has the Close in flight", |row| row.in_flight > 0);
-        });
-        primary.sql(&format!("SELECT pg_terminate_backend({pid})")).unwrap();
-        signal("-CONT", pid);
-        let error = client.batch_execute("COMMIT").await.expect_err("a commit");
-        assert_eq!(error.code().map(|code| code.code()), Some("40001"), "{}", describe(&error));
-        client.batch_execute("INSERT INTO taken DEFAULT VALUES").await.unwrap();
+        // The last one is prepared apart from its execution.
+        for commit in ["COMMIT", "COMMIT AND CHAIN", "COMMIT; SELECT 1", "END"] {
+            let statement = client.prepare("INSERT INTO taken DEFAULT VALUES").await.unwrap();
+            client.batch_execute("BEGIN").await.unwrap();
+            client.execute(&statement, &[]).await.unwrap();
+            let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+            // Its server stands still with the Sync behind the Close, and then ends.
+            signal("-STOP", pid);
+            drop(statement);
+            tokio::task::block_in_place(|| {
+                weir.wait_node(primary.name(), "has the Close in flight", |row| row.in_flight > 0);
+            });
+            primary.sql(&format!("SELECT pg_terminate_backend({pid})")).unwrap();
+            signal("-CONT", pid);
+            let committed = match commit {
+                "END" => client.execute(commit, &[]).await.map(|_| ()),
+                _ => client.batch_execute(commit).await,
+            };
+            let error = committed.expect_err(commit);
+            assert_eq!(error.code().map(|code| code.code()), Some("40001"), "{commit}: {}", describe(&error));
+            client.batch_execute("INSERT INTO taken DEFAULT VALUES").await.unwrap();
+        }
     });
-    assert_eq!(primary.sql_value("SELECT count(*) FROM taken").unwrap().as_deref(), Some("1"));
+    assert_eq!(primary.sql_value("SELECT count(*) FROM taken").unwrap().as_deref(), Some("4"));
 }

@@ -4,6 +4,7 @@
 //! primary nobody is asked, and so nobody forgotten.
 
 use crate::clock;
+use crate::cluster::view::{NodeState, NodeView};
 use crate::config::settings::DiscoverSettings;
 use crate::fault::one_line;
 use crate::monitor::Shared;
@@ -117,7 +118,8 @@ async fn resolve(shared: &Weak<Shared>, roll: &Roll) -> Option<Resolved> {
     {
         let shared = shared.upgrade()?;
         let view = shared.view.load();
-        for node in view.nodes.iter().filter(|node| is_name(&node.host)) {
+        let is_there = |node: &&NodeView| node.state != NodeState::Removed && is_name(&node.host);
+        for node in view.nodes.iter().filter(is_there) {
             match node.address {
                 Some(address) => known.entry(node.host.to_string()).or_default().push(address),
                 None => drop(unknown.insert(node.host.to_string())),

@@ -32,16 +32,25 @@ pub struct Identity {
     pub instance: Option<Instance>,
 }
 
-/// One run of one server: who has the same is the same server. The moment of its start alone does not say
-/// that, for two that are started together can have it in common.
+/// One run of one server. The moment of its start alone does not tell servers apart: two that are started
+/// together can have it in common.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Instance {
     /// `pg_postmaster_start_time()`, in microseconds.
     pub started: i64,
-    /// The process that is its checkpointer.
-    pub checkpointer: i32,
-    /// When that was started, in microseconds.
-    pub checkpointer_started: i64,
+    /// Where it listens itself.
+    pub port: i32,
+    /// The process that is its checkpointer, and when that was started, in microseconds. Only `pg_monitor` sees it.
+    pub checkpointer: Option<(i32, i64)>,
+}
+
+impl Instance {
+    /// Is it the same server, as far as both tell?
+    pub fn is(&self, other: &Instance) -> bool {
+        let differ =
+            matches!((self.checkpointer, other.checkpointer), (Some(one), Some(other)) if one != other);
+        (self.started, self.port) == (other.started, other.port) && !differ
+    }
 }
 
 /// One answer of a node.

@@ -60,6 +60,7 @@ const IDENTITY: &str = "SELECT system_identifier,
   pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_block_size')),
   pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')),
   (1000000 * EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time()))::pg_catalog.int8,
+  pg_catalog.current_setting('port')::pg_catalog.int4,
   checkpointer.pid, (1000000 * EXTRACT(epoch FROM checkpointer.backend_start))::pg_catalog.int8
   FROM pg_catalog.pg_control_system() LEFT JOIN (SELECT pid, backend_start FROM pg_catalog.pg_stat_activity
     WHERE backend_type = 'checkpointer' LIMIT 1) AS checkpointer ON true";
@@ -549,14 +550,9 @@ fn identity_of(row: &Row) -> Result<Identity, tokio_postgres::Error> {
     let block: i64 = row.try_get(1)?;
     let segment: i64 = row.try_get(2)?;
     let geometry = WalGeometry { block_size: block.unsigned_abs(), segment_size: segment.unsigned_abs() };
-    let (started, checkpointer): (Option<i64>, Option<i32>) = (row.try_get(3)?, row.try_get(4)?);
-    let checkpointer_started: Option<i64> = row.try_get(5)?;
-    let instance = match (started, checkpointer, checkpointer_started) {
-        (Some(started), Some(checkpointer), Some(checkpointer_started)) => {
-            Some(Instance { started, checkpointer, checkpointer_started })
-        }
-        _ => None,
-    };
+    let (started, port): (Option<i64>, i32) = (row.try_get(3)?, row.try_get(4)?);
+    let (pid, since): (Option<i32>, Option<i64>) = (row.try_get(5)?, row.try_get(6)?);
+    let instance = started.map(|started| Instance { started, port, checkpointer: pid.zip(since) });
     // PostgreSQL's identifier is unsigned, its SQL type is not.
     Ok(Identity { system_identifier: identifier.cast_unsigned(), geometry, instance })
 }

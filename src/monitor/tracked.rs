@@ -21,7 +21,7 @@ pub struct Tracked {
     pub system_identifier: Option<u64>,
     /// Sizes of its WAL.
     pub geometry: WalGeometry,
-    /// Which running server it is; `None`: it did not say (a monitor without `pg_monitor`).
+    /// Which running server it is; `None`: it was not asked yet.
     pub instance: Option<Instance>,
     /// Was it ever asked?
     pub attempted: bool,
@@ -95,8 +95,7 @@ impl Tracked {
 
     /// Is it the same server as `other`, by another name?
     pub fn is_twin_of(&self, other: &Tracked) -> bool {
-        self.instance.is_some()
-            && self.instance == other.instance
+        self.instance.zip(other.instance).is_some_and(|(one, other)| one.is(&other))
             && self.system_identifier == other.system_identifier
             && matches!(other.health.state(), NodeState::Up | NodeState::Suspect)
     }

@@ -138,21 +138,15 @@ impl Client {
     /// A group of a transaction that has lost its primary, and cannot begin again. `None`: it ends the
     /// transaction, or was told already; a transaction that fails takes its place.
     pub(super) fn refuse_lost(&mut self, effects: &[Effect], why: Option<&Unreplayed>) -> Option<Fault> {
-        let commits = matches!(effects, [Effect::Commit { chain: false }]);
-        if commits && self.session.state.has_lost_block() {
-            // The tag ROLLBACK is no error to most drivers.
-            self.transaction_is_over();
-            return Some(lost_before_commit(None));
-        }
         if self.session.state.status() != TransactionStatus::InBlock
             || matches!(effects, [Effect::Rollback { chain: false }])
         {
             return None;
         }
-        match commits {
+        match effects {
             // A server that refuses a COMMIT has ended the transaction.
-            true => self.transaction_is_over(),
-            false => self.session.state.lose_block(),
+            [Effect::Commit { chain: false }] => self.transaction_is_over(),
+            _ => self.session.state.lose_block(),
         }
         match why {
             // The client, or an administrator, did not want it to run.
@@ -160,6 +154,26 @@ impl Client {
             Some(why) => Some(lost_before_commit(None).detail(why.detail())),
             None => Some(lost_before_commit(None)),
         }
+    }
+
+    /// A group that would commit a transaction which has failed with its server, whether its client has heard
+    /// that or not: a server would answer it `ROLLBACK`, which is no error to most drivers.
+    pub(super) fn refuse_lost_commit(&mut self, active: &Active, group: &Group) -> Option<Fault> {
+        if !self.session.state.has_lost_block() || !group.marks.contains(Marks::TRANSACTION_CONTROL) {
+            return None;
+        }
+        let ends = |effect: &Effect| match effect {
+            Effect::Commit { .. } | Effect::PrepareTransaction => Some(true),
+            Effect::Rollback { .. } => Some(false),
+            _ => None,
+        };
+        let commits = self.effects_in(active, group).iter().find_map(ends).unwrap_or(false);
+        commits.then(|| {
+            // Whoever runs a failed transaction in its place has no more use.
+            self.drop_connection();
+            self.transaction_is_over();
+            lost_before_commit(None)
+        })
     }
 
     /// Has the server said that it ended what is in flight before it was done, and may that be sent again?

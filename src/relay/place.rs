@@ -145,6 +145,9 @@ impl Client {
 
     /// Where it goes, with a connection to there.
     async fn choose(&mut self, active: &mut Active, group: &Group, idle: bool) -> Result<Placed, End> {
+        if idle && let Some(fault) = self.refuse_lost_commit(active, group) {
+            return Ok(Placed::Refused(Box::new(fault)));
+        }
         Ok(match self.attached {
             Some(_) if active.exchange.open && self.misleads(active, group) => {
                 self.refuse_in_block(active, group, &misleading());
@@ -184,9 +187,14 @@ impl Client {
         if active.exchange.groups.iter().any(open) || self.is_estranged(active, group) {
             return Placed::Later;
         }
+        if self.session.state.has_lost_block() {
+            // Whether it would commit is asked when nothing is in flight.
+            return Placed::Later;
+        }
         if attached.role == Role::Primary {
             // Whatever it is, and whatever the groups before it do, the primary is right, while it is one.
-            return match self.is_unfenced(group) || self.has_lost_its_primary() {
+            let is_deposed = || !active.exchange.queue.is_copying_in() && self.has_lost_its_primary();
+            return match self.is_unfenced(group) || is_deposed() {
                 true => Placed::Later,
                 false => Placed::Here(Reason::Pipelined),
             };
