@@ -145,3 +145,31 @@ fn a_commit_whose_server_is_lost_is_in_doubt_and_says_what_the_server_said() {
     });
     primary.set("synchronous_standby_names", "").unwrap();
 }
+
+/// Two sessions have the one server connection that there is, one after the other.
+#[test]
+fn what_was_set_in_a_transaction_that_was_lost_stays_with_nobody() {
+    let scene = scene();
+    let mut tuning = tuning();
+    tuning.routing.push("transactions: primary".to_owned());
+    let weir = scene.weir_with(&tuning);
+    let primary = scene.cluster.primary();
+    scene.run(async {
+        let (loses, reads) = (weir.connect().await, weir.connect().await);
+        let zone = value(&reads, "/* pgweir.route=primary */ SHOW TimeZone").await;
+        for told in [false, true] {
+            loses.batch_execute("BEGIN").await.unwrap();
+            loses.batch_execute("SET TimeZone = 'Asia/Kolkata'").await.unwrap();
+            loses.batch_execute("INSERT INTO done VALUES ('set')").await.unwrap();
+            tokio::task::block_in_place(|| terminate(primary, "set", "idle in transaction"));
+            if told {
+                assert_eq!(code(loses.batch_execute("SELECT 1").await), "40001");
+                assert_eq!(code(loses.batch_execute("SELECT 1").await), "25P02");
+            }
+            loses.batch_execute("ROLLBACK").await.unwrap();
+            for client in [&loses, &reads] {
+                assert_eq!(value(client, "/* pgweir.route=primary */ SHOW TimeZone").await, zone, "{told}");
+            }
+        }
+    });
+}

@@ -240,14 +240,19 @@ impl Client {
             if let Some(fault) = self.refuse_lost(&effects, why.as_ref()) {
                 return Ok(Placed::Refused(Box::new(fault)));
             }
-            self.begins_read_only = true;
-            return self.begin_with(active, group, FAILS.to_owned(), Act::Own).await;
+            return self.begin_failed(active, group).await;
         }
         let ends = group.marks.contains(Marks::TRANSACTION_CONTROL);
         if self.session.state.status() == TransactionStatus::InBlock && !ends {
             self.session.state.fail_block();
             return Ok(Placed::Refused(Box::new(lost_in_the_middle(None))));
         }
+        self.begin_failed(active, group).await
+    }
+
+    /// A transaction that has failed goes on as one that has failed, on whatever server there is.
+    async fn begin_failed(&mut self, active: &mut Active, group: &Group) -> Result<Placed, End> {
+        self.session.state.forget_set_in_block();
         self.begins_read_only = true;
         self.begin_with(active, group, FAILS.to_owned(), Act::Own).await
     }

@@ -172,6 +172,17 @@ impl SessionState {
         self.transaction.lost = true;
     }
 
+    /// A failed transaction goes on, in name, on another server: that one gets the settings from before it,
+    /// which it comes back to. What was set in it would stay there for whoever has the server next.
+    pub fn forget_set_in_block(&mut self) {
+        if let Some(mut before) = self.transaction.before.take() {
+            before.carried = before.settings.clone();
+            self.go_back(before.clone());
+            self.transaction = Transaction { before: Some(before), ..std::mem::take(&mut self.transaction) };
+        }
+        self.transaction.savepoints.clear();
+    }
+
     /// Has the open transaction failed with its server?
     pub fn has_lost_block(&self) -> bool {
         self.transaction.lost
