@@ -29,7 +29,8 @@ pub struct NodeSettings {
     pub tags: Vec<String>,
     /// What its host's name stands for.
     pub addresses: Addresses,
-    /// Was it found (by Patroni, as one of a name's addresses, as a standby that streams)? Then it may move and stay the same node.
+    /// Was it found (by Patroni, as one of a name's addresses, as a standby that streams)? Then it may move and
+    /// stay the same node.
     pub found: bool,
     /// Is it not to be read from (Patroni's `noloadbalance`)?
     pub without_reads: bool,

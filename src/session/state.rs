@@ -175,10 +175,10 @@ impl SessionState {
     /// A failed transaction goes on, in name, on another server: that one gets the settings from before it,
     /// which it comes back to. What was set in it would stay there for whoever has the server next.
     pub fn forget_set_in_block(&mut self) {
-        if let Some(mut before) = self.transaction.before.take() {
+        if let Some(before) = &mut self.transaction.before {
             before.carried = before.settings.clone();
-            self.go_back(before.clone());
-            self.transaction = Transaction { before: Some(before), ..std::mem::take(&mut self.transaction) };
+            let before = before.clone();
+            self.go_back(before);
         }
         self.transaction.savepoints.clear();
     }
