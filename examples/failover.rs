@@ -221,7 +221,7 @@ fn render(rows: &BTreeMap<Event, Row>) -> Table {
             sum.stale.len().to_string(),
             sum.violations.to_string(),
             sum.astray.to_string(),
-            if event.keeps_clients() { sum.idle_lost.to_string() } else { "-".to_owned() },
+            sum.idle_lost.to_string(),
         ]);
     }
     table

@@ -1,5 +1,6 @@
 //! The composition root: builds everything from the settings, supervises it, reloads it, drains it.
 
+mod draining;
 pub mod housekeeping;
 pub mod reload;
 mod sources;
@@ -15,7 +16,7 @@ use crate::config::settings::{
     ClientTlsMode, ClientTlsSettings, Listen, ServerTlsMode, ServerTlsSettings, TlsNegotiation,
 };
 use crate::monitor::{Monitor, MonitorSettings};
-use crate::net::listener::{Listener, Sharing};
+use crate::net::listener::{self, Listener, Sharing};
 use crate::net::staffing;
 use crate::net::stream::Stream;
 use crate::net::tls::{
@@ -23,8 +24,10 @@ use crate::net::tls::{
     TlsServerSideSettings,
 };
 use crate::net::worker::{Crew, Turn, Workers};
+use crate::proxy::draining::{Draining, Stage};
 use crate::relay::context::{Context, Parts};
 use crate::relay::login::{self, Arrived};
+use crate::relay::slot::ClientSlot;
 use crate::relay::{catalog_reader, dormitory, sql_client};
 use crate::sql::cache::Classifier;
 use crate::sql::lexer::Keys;
@@ -45,6 +48,8 @@ const DERIVED_KEYS: usize = 1024;
 
 /// Clients of a pgweir that is being replaced are not ended for so long after their login.
 const NEWCOMERS: Duration = Duration::from_secs(1);
+/// How often a pgweir that drains looks who is left.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Why pgweir could not start.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +108,7 @@ impl Proxy {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let http = match config.http {
-            Some(address) => Some(serve_http(address, &context, &stopped, &mut tasks).await?),
+            Some(address) => Some(serve_http(address, sharing, &context, &stopped, &mut tasks)?),
             None => None,
         };
         let addresses = listeners.iter().map(Listener::address).collect();
@@ -146,42 +151,75 @@ impl Proxy {
         let mut hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+        let mut draining = None;
         loop {
             tokio::select! {
                 _ = hangup.recv() => self.reloader.reload_and_log("SIGHUP").await,
                 () = self.reloader.file_changed() => self.reloader.reload_and_log("the file has changed").await,
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                _ = terminate.recv() => self.told_to_stop(&mut draining),
+                _ = interrupt.recv() => self.told_to_stop(&mut draining),
+                () = self.parted(draining) => break,
             }
         }
-        let limit = self.context.config.load().limits.drain_timeout;
-        tracing::info!(clients = self.context.clients.len(), "draining: no new clients, {limit:?} at most");
-        tokio::select! {
-            () = self.drain(limit) => {}
-            _ = terminate.recv() => tracing::info!("told twice: leaving at once"),
-            _ = interrupt.recv() => tracing::info!("told twice: leaving at once"),
-        }
+        self.end().await;
         Ok(())
     }
 
-    /// Takes no new clients, lets those that are there finish what they are doing, within `limit`.
+    fn told_to_stop(&self, draining: &mut Option<Draining>) {
+        match draining {
+            Some(draining) => {
+                draining.hurry(clock::now());
+                tracing::info!(clients = self.context.clients.len(), "told again to stop: {draining}");
+            }
+            None => {
+                let begun = self.close(self.context.config.load().limits.drain_timeout);
+                tracing::info!(clients = self.context.clients.len(), "draining: no new clients; {begun}");
+                *draining = Some(begun);
+            }
+        }
+    }
+
+    /// Takes no new clients, parts with those that are there as `limits.drain` says, within `limit`, and ends.
     pub async fn drain(&mut self, limit: Duration) {
+        let draining = self.close(limit);
+        self.parted(Some(draining)).await;
+        self.end().await;
+    }
+
+    /// Takes no new clients from now on. Who was one, and how long it may stay, is in the answer.
+    fn close(&self, limit: Duration) -> Draining {
         self.context.draining.store(true, Ordering::Release);
         self.stop.send_replace(true);
-        let begun = clock::now();
-        let deadline = begun.plus(limit);
+        let config = self.context.config.load();
         // Who was connected when the successor took over logs in here, and gets an answer before it is ended.
-        let grace = if self.context.config.load().reuse_port { NEWCOMERS.min(limit) } else { Duration::ZERO };
-        while clock::now() < deadline
-            && !(self.context.clients.is_empty() && clock::now() >= begun.plus(grace))
-        {
-            for slot in self.context.clients.all() {
-                if clock::now() >= slot.since.plus(grace) {
-                    slot.end();
+        let grace = if config.reuse_port { NEWCOMERS } else { Duration::ZERO };
+        Draining::begin(config.limits.drain, limit, grace, clock::now())
+    }
+
+    /// Done when no client is left, or when those that are left are not waited for. Never without a stop.
+    async fn parted(&self, draining: Option<Draining>) {
+        let Some(draining) = draining else { return std::future::pending().await };
+        let clients = &self.context.clients;
+        loop {
+            let now = clock::now();
+            match draining.stage(now) {
+                Stage::Over => return,
+                _ if clients.is_empty() && draining.expects_nobody(now) => return,
+                stage => {
+                    let leaves = |slot: &ClientSlot| stage == Stage::Ending || login::is_console(slot);
+                    clients.all().iter().filter(|slot| leaves(slot)).for_each(|slot| {
+                        if draining.may_end(slot.since, now) {
+                            slot.end();
+                        }
+                    });
                 }
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
+    }
+
+    async fn end(&mut self) {
+        self.context.over.store(true, Ordering::Release);
         self.tasks.abort_all();
         self.context.monitor.shutdown().await;
     }
@@ -294,29 +332,35 @@ async fn listen(wanted: &[Listen], sharing: Sharing) -> Result<Vec<Listener>, St
             Listen::Tcp { host, port } => {
                 listeners.extend(Listener::tcp(host, *port, sharing).await.map_err(failed)?);
             }
-            Listen::Unix(path) => listeners.push(Listener::unix(path.clone()).await.map_err(failed)?),
+            Listen::Unix(path) => {
+                listeners.push(Listener::unix(path.clone(), sharing).await.map_err(failed)?);
+            }
         }
     }
     Ok(listeners)
 }
 
-async fn serve_http(
+fn serve_http(
     address: std::net::SocketAddr,
+    sharing: Sharing,
     context: &Arc<Context>,
     stopped: &watch::Receiver<bool>,
     tasks: &mut JoinSet<()>,
 ) -> Result<std::net::SocketAddr, StartError> {
     let failed = |source| StartError::Listen { address: format!("http {address}"), source };
-    let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
+    let listener = listener::bind(address, sharing).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     let source = Arc::new(status::Source::new(context.clone()));
-    let stopped = stopped.clone();
-    // The status stays readable while clients drain; the task is ended with the others.
-    let never = async move {
-        let _alive = stopped;
-        std::future::pending::<()>().await;
+    let mut stopped = stopped.clone();
+    let until = async move {
+        match sharing {
+            // It is the successor who is asked from now on.
+            Sharing::WithSuccessor => drop(stopped.changed().await),
+            // The status stays readable while clients drain; the task is ended with the others.
+            Sharing::Alone => std::future::pending().await,
+        }
     };
-    tasks.spawn(crate::http::serve(listener, source, never));
+    tasks.spawn(crate::http::serve(listener, source, until));
     Ok(bound)
 }
 

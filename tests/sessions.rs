@@ -24,7 +24,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         world.cluster.primary().sql(&format!("GRANT tenant_{tenant} TO app")).unwrap();
     }
     world.cluster.primary().sql("CREATE ROLE doomed; GRANT doomed TO app").unwrap();
-    for table in ["refused", "orphans", "waited", "drained"] {
+    for table in ["refused", "orphans", "waited"] {
         sql(&format!("CREATE TABLE {table} (n int)"));
     }
     sql("GRANT ALL ON refused TO doomed");
@@ -398,30 +398,6 @@ fn a_server_connection_that_is_ended_inside_a_transaction_fails_that_but_not_its
     });
     wire.run("INSERT INTO orphans VALUES (4)");
     proxy.wait_quiet();
-}
-
-#[test]
-fn sigterm_lets_a_running_transaction_finish() {
-    let mut program = Program::start(&WORLD, &[("limits", "{ drain_timeout: 30s }")]);
-    let mut busy = program.client();
-    busy.run("BEGIN; INSERT INTO drained VALUES (1)");
-    let mut idle = program.client();
-    assert_eq!(idle.value("SELECT 1"), "1");
-    let mut listening = program.client();
-    listening.run("LISTEN nothing");
-    program.signal(Signal::TERM);
-    for wire in [&mut idle, &mut listening] {
-        let frames = wire.until_closed();
-        assert_eq!(tags(&frames), "E");
-        assert_eq!(frames[0].sqlstate(), "57P01");
-    }
-    busy.run("INSERT INTO drained VALUES (2)");
-    busy.run("COMMIT");
-    assert_eq!(error_of(&busy.until_closed()).unwrap().sqlstate(), "57P01");
-    let status = program.child.wait().unwrap();
-    assert!(status.success(), "{status}\n{}", program.log());
-    let count = WORLD.cluster.primary().sql_as("app", "app", "SELECT count(*) FROM drained").unwrap();
-    assert!(format!("{count:?}").contains('2'), "{count:?}");
 }
 
 #[test]

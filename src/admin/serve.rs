@@ -137,7 +137,7 @@ impl Client<'_> {
 
     async fn read(&mut self) -> Woken {
         let Console { stream, slot } = &mut self.console;
-        let (received, context) = (&mut self.received, self.context);
+        let received = &mut self.received;
         poll_fn(|cx| {
             let mut chunk = [0; CHUNK];
             match stream.poll_read_some(cx, &mut chunk) {
@@ -146,7 +146,7 @@ impl Client<'_> {
                     Poll::Ready(Woken::Bytes)
                 }
                 Poll::Ready(_) => Poll::Ready(Woken::Gone),
-                Poll::Pending if slot.is_ending(cx) || context.is_draining() => Poll::Ready(Woken::Ending),
+                Poll::Pending if slot.is_ending(cx) => Poll::Ready(Woken::Ending),
                 Poll::Pending => Poll::Pending,
             }
         })

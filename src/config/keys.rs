@@ -151,6 +151,7 @@ pub const LIMITS: Kind = Kind {
         "hold_time",
         "hold_clients",
         "replay_size",
+        "drain",
         "drain_timeout",
     ],
 };

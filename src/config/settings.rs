@@ -59,6 +59,16 @@ pub enum OnLoss {
     Off,
 }
 
+/// Whom a shutdown waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Drain {
+    /// Clients are ended as soon as they are between two transactions.
+    #[default]
+    Transactions,
+    /// Clients stay until they leave.
+    Clients,
+}
+
 /// A place where clients connect.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Listen {
@@ -425,7 +435,9 @@ pub struct LimitsSettings {
     pub hold_clients: u32,
     /// Bytes of requests that are remembered of a transaction which may be replayed.
     pub replay_size: u64,
-    /// How long clients may finish their work at shutdown.
+    /// Whom a shutdown waits for.
+    pub drain: Drain,
+    /// How long it waits.
     pub drain_timeout: Duration,
 }
 
@@ -495,6 +507,7 @@ impl Default for LimitsSettings {
             hold_time: Duration::from_secs(10),
             hold_clients: 1000,
             replay_size: 64 << 10,
+            drain: Drain::default(),
             drain_timeout: Duration::from_secs(30),
         }
     }

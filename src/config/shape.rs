@@ -11,7 +11,7 @@ use crate::config::keys;
 use crate::config::mistake::Mistake;
 use crate::config::reader::{Field, Reader, Section};
 use crate::config::settings::{
-    AuthMethod, ClusterSettings, LimitsSettings, Listen, LogFormat, LogSettings, OnLoss, OnMismatch,
+    AuthMethod, ClusterSettings, Drain, LimitsSettings, Listen, LogFormat, LogSettings, OnLoss, OnMismatch,
     RoutingSettings, Settings,
 };
 use crate::config::tree::{Tree, Value};
@@ -133,6 +133,7 @@ const SWITCH: &[(&str, bool)] = &[("true", true), ("false", false)];
 const ON_LAG: &[(&str, OnLag)] =
     &[("primary", OnLag::Primary), ("wait", OnLag::Wait), ("error", OnLag::Error)];
 const MISMATCHES: &[(&str, OnMismatch)] = &[("warning", OnMismatch::Warning), ("error", OnMismatch::Error)];
+const DRAINS: &[(&str, Drain)] = &[("transactions", Drain::Transactions), ("clients", Drain::Clients)];
 const LOSSES: &[(&str, OnLoss)] =
     &[("warning", OnLoss::Warning), ("error", OnLoss::Error), ("off", OnLoss::Off)];
 const BALANCES: &[(&str, Balance)] = &[
@@ -213,6 +214,7 @@ fn limits(top: &Section<'_>, reader: &mut Reader) -> LimitsSettings {
     reader.set(&mut limits.hold_time, &section, "hold_time", duration(Duration::ZERO..=3600 * SECOND));
     reader.set(&mut limits.hold_clients, &section, "hold_clients", number(0..=1_000_000));
     reader.set(&mut limits.replay_size, &section, "replay_size", size(0..=1 << 30));
+    reader.set(&mut limits.drain, &section, "drain", one_of(DRAINS, &[]));
     reader.set(&mut limits.drain_timeout, &section, "drain_timeout", duration(Duration::ZERO..=DAY));
     limits
 }

@@ -4,7 +4,8 @@ use crate::net::stream::Stream;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 
@@ -26,7 +27,38 @@ pub enum Listener {
     /// TCP.
     Tcp(TcpListener),
     /// A Unix socket; its file goes with it.
-    Unix(UnixListener, PathBuf),
+    Unix(UnixListener, SocketFile),
+}
+
+/// The file of a Unix socket. Dropped, it is removed, unless a successor has put its own in its place.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    id: (u64, u64),
+}
+
+impl SocketFile {
+    fn at(path: PathBuf) -> io::Result<SocketFile> {
+        let id = file_id(&path)?;
+        Ok(SocketFile { path, id })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if !file_id(&self.path).is_ok_and(|id| id == self.id) {
+            return;
+        }
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::debug!("removing {}: {error}", self.path.display());
+        }
+    }
+}
+
+fn file_id(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 impl Listener {
@@ -41,15 +73,25 @@ impl Listener {
         tokio::time::timeout(Duration::from_millis(1), self.accept()).await.ok()
     }
 
-    /// Listens on a Unix socket. A file that a dead process left there is replaced; a living one's is not.
-    pub async fn unix(path: PathBuf) -> io::Result<Listener> {
-        if path.exists() {
-            match tokio::net::UnixStream::connect(&path).await {
-                Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
-                Err(_) => std::fs::remove_file(&path)?,
+    /// Listens on a Unix socket. A file that a dead process left there is replaced; a living one's only where
+    /// the address is shared.
+    pub async fn unix(path: PathBuf, sharing: Sharing) -> io::Result<Listener> {
+        if let Ok(there) = std::fs::symlink_metadata(&path) {
+            if !there.file_type().is_socket() {
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is there, and is no socket"));
+            }
+            if sharing == Sharing::Alone && tokio::net::UnixStream::connect(&path).await.is_ok() {
+                return Err(io::ErrorKind::AddrInUse.into());
             }
         }
-        Ok(Listener::Unix(UnixListener::bind(&path)?, path))
+        let own = path.with_file_name(format!(".{}", std::process::id()));
+        if own.exists() {
+            std::fs::remove_file(&own)?;
+        }
+        let listener = UnixListener::bind(&own)?;
+        // In one step: nobody finds no file there.
+        std::fs::rename(&own, &path)?;
+        Ok(Listener::Unix(listener, SocketFile::at(path)?))
     }
 
     /// Where it listens, for logs.
@@ -58,7 +100,7 @@ impl Listener {
             Listener::Tcp(listener) => {
                 listener.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string())
             }
-            Listener::Unix(_, path) => format!("unix:{}", path.display()),
+            Listener::Unix(_, file) => format!("unix:{}", file.path.display()),
         }
     }
 
@@ -85,17 +127,8 @@ impl Listener {
     }
 }
 
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Listener::Unix(_, path) = self
-            && let Err(error) = std::fs::remove_file(&*path)
-        {
-            tracing::debug!("removing {}: {error}", path.display());
-        }
-    }
-}
-
-fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
+/// Listens on one address.
+pub fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if sharing == Sharing::WithSuccessor {

@@ -32,7 +32,7 @@ pub async fn run(context: Arc<Context>) {
 async fn keep_read(context: Arc<Context>, database: Arc<DatabaseCatalog>) {
     let mut client = None;
     let mut failures = 0_u32;
-    while !context.is_draining() {
+    while !context.is_over() {
         let begun = database.begin_reading();
         let reading = tokio::time::timeout(TIMEOUT, read(&context, &database, &mut client)).await;
         let error = match reading {

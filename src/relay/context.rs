@@ -115,6 +115,8 @@ pub struct Context {
     inboxes: Box<[Inbox]>,
     /// Is the process on its way out?
     pub draining: AtomicBool,
+    /// All clients have left, or are not waited for any more.
+    pub over: AtomicBool,
     tenants: Mutex<HashMap<(String, String), Arc<Tenant>>>,
     interner: Mutex<Interner>,
     ids: AtomicU64,
@@ -178,6 +180,7 @@ impl Context {
             asleep: AtomicUsize::new(0),
             inboxes,
             draining: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             tenants: Mutex::new(HashMap::new()),
             interner: Mutex::new(Interner::default()),
             ids: AtomicU64::new(1),
@@ -264,6 +267,11 @@ impl Context {
     /// Is the process on its way out?
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// Is nobody served any more?
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
     }
 
     /// A client has logged in, or is refused for being one too many.

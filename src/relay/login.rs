@@ -35,6 +35,11 @@ const PASSWORD_MESSAGE_MAX: usize = 16 * 1024;
 /// The virtual database with the console.
 pub const CONSOLE_DATABASE: &str = "pgweir";
 
+/// Is it a client of the console?
+pub fn is_console(slot: &ClientSlot) -> bool {
+    slot.database() == CONSOLE_DATABASE
+}
+
 /// What a new connection turned out to be.
 #[derive(Debug)]
 pub enum Arrived {

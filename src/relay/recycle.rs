@@ -29,7 +29,7 @@ pub async fn recycle(mut lease: Lease, context: Arc<Context>) {
         }
         None => false,
     };
-    if !cleaned || context.is_draining() {
+    if !cleaned || context.is_over() {
         return;
     }
     if let Some(connection) = lease.connection() {

@@ -37,6 +37,8 @@ pub enum Event {
     PatroniSwitchover,
     /// The same where they do.
     PatroniSwitchoverSync,
+    /// That between PAUSE and RESUME.
+    PatroniSwitchoverPaused,
     /// SIGKILL of Patroni and the primary: Patroni's other nodes elect one of themselves.
     PatroniPrimaryKilled,
     /// SIGKILL of Patroni alone: the others elect one of themselves while the old primary runs on.
@@ -48,9 +50,10 @@ pub enum Event {
 }
 
 /// With Patroni.
-pub const PATRONI_EVENTS: [Event; 6] = [
+pub const PATRONI_EVENTS: [Event; 7] = [
     Event::PatroniSwitchover,
     Event::PatroniSwitchoverSync,
+    Event::PatroniSwitchoverPaused,
     Event::PatroniPrimaryKilled,
     Event::PatroniKilled,
     Event::EtcdLost,
@@ -92,6 +95,7 @@ impl Event {
             Event::PgweirReplaced => "rolling restart of pgweir",
             Event::PatroniSwitchover => "Patroni: switchover, asynchronous",
             Event::PatroniSwitchoverSync => "Patroni: switchover, synchronous",
+            Event::PatroniSwitchoverPaused => "Patroni: the same, PAUSE and RESUME",
             Event::PatroniPrimaryKilled => "Patroni: primary SIGKILL",
             Event::PatroniKilled => "Patroni: SIGKILL, its primary runs on",
             Event::EtcdLost => "Patroni: etcd loss",
@@ -102,12 +106,12 @@ impl Event {
     /// About how long a round of it takes, on a machine with nothing else to do.
     pub fn usual(self) -> Duration {
         Duration::from_secs(match self {
-            Event::PatroniSwitchover | Event::PatroniSwitchoverSync => 8,
+            Event::PatroniSwitchover | Event::PatroniSwitchoverSync | Event::PatroniSwitchoverPaused => 8,
             Event::PatroniPrimaryKilled
             | Event::PatroniKilled
             | Event::EtcdLost
             | Event::PatroniRollingRestart => 13,
-            Event::CutFromPrimary => 5,
+            Event::CutFromPrimary | Event::PgweirReplaced => 5,
             _ => 3,
         })
     }
@@ -134,22 +138,18 @@ impl Event {
             | Event::PatroniRollingRestart
             | Event::EtcdLost => retry || local,
             Event::SwitchoverAsync | Event::PatroniSwitchover => retry,
-            // An idle connection may end in the moment in which it is used.
-            Event::PgweirReplaced => code.starts_with("57P01") || code.starts_with("closed"),
-            Event::SwitchoverPaused | Event::ReplicaKilled | Event::NoReplicaLeft | Event::ReplicationCut => {
-                false
-            }
+            Event::SwitchoverPaused
+            | Event::PatroniSwitchoverPaused
+            | Event::ReplicaKilled
+            | Event::NoReplicaLeft
+            | Event::ReplicationCut
+            | Event::PgweirReplaced => false,
         }
     }
 
     /// Do the servers stop in order? Then all that they have committed is there, told or not.
     fn is_orderly(self) -> bool {
         !self.allows("08007")
-    }
-
-    /// Do clients keep their connections through it?
-    pub fn keeps_clients(self) -> bool {
-        self != Event::PgweirReplaced
     }
 }
 
@@ -205,9 +205,7 @@ impl Outcome {
         none(self.violations, "violations found by the consistency checker");
         none(self.astray, "writes went to a primary that was over");
         none(self.idle_lost as u64, "idle clients were lost");
-        if event.keeps_clients() {
-            none(self.disconnects, "clients were disconnected");
-        }
+        none(self.disconnects, "clients were disconnected");
         let unexpected = self.errors.iter().filter(|(code, _)| !event.allows(code));
         faults.extend(unexpected.map(|(code, count)| format!("{count} errors {code}")));
         if times == Times::Judged {

@@ -278,6 +278,16 @@ impl Weir<'_> {
         }
     }
 
+    /// The same beside the test; done when nobody is left.
+    pub fn leave(mut self, limit: Duration) -> tokio::task::JoinHandle<()> {
+        let proxy = self.proxy.take();
+        self.stage.spawn(async move {
+            if let Some(mut proxy) = proxy {
+                proxy.drain(limit).await;
+            }
+        })
+    }
+
     /// A connection of the application.
     pub async fn connect(&self) -> Client {
         self.connect_as(APP, APP_DATABASE, "").await.unwrap()

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -147,6 +147,8 @@ impl Fates {
 struct Shared {
     address: SocketAddr,
     done: AtomicBool,
+    /// Whenever it changes, those at work leave and come again.
+    renewals: AtomicU32,
     writes: AtomicU64,
     reads: AtomicU64,
     told: Mutex<Told>,
@@ -173,13 +175,30 @@ impl Shared {
         }
     }
 
-    /// The client, or another one if it was disconnected.
-    async fn alive(&self, client: Client) -> Client {
-        if !client.is_closed() {
-            return client;
+    async fn seat(&self) -> Seat {
+        let renewals = self.renewals.load(Ordering::Relaxed);
+        Seat { client: self.connect().await, renewals }
+    }
+}
+
+/// A working client's connection.
+struct Seat {
+    client: Client,
+    /// When it came, so many renewals had been.
+    renewals: u32,
+}
+
+impl Seat {
+    /// Takes another connection if this one was closed, or is to be renewed. True: what its session was promised
+    /// is over.
+    async fn is_new(&mut self, shared: &Shared) -> bool {
+        if self.client.is_closed() {
+            shared.told(|told| told.disconnects += 1);
+        } else if self.renewals == shared.renewals.load(Ordering::Relaxed) {
+            return false;
         }
-        self.told(|told| told.disconnects += 1);
-        self.connect().await
+        *self = shared.seat().await;
+        true
     }
 }
 
@@ -196,6 +215,7 @@ impl Load {
         let shared = Arc::new(Shared {
             address,
             done: AtomicBool::new(false),
+            renewals: AtomicU32::new(0),
             writes: AtomicU64::new(0),
             reads: AtomicU64::new(0),
             told: Mutex::new(Told::new()),
@@ -277,8 +297,9 @@ impl Load {
         })
     }
 
-    pub fn idle_count(&self) -> usize {
-        self.idle.len()
+    /// Those at work leave when they have done what they are doing, and come again.
+    pub fn renew(&self) {
+        self.shared.renewals.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The idle ones leave, and come again.
@@ -305,15 +326,15 @@ impl Load {
 }
 
 async fn writer(shared: Arc<Shared>, by: i32, in_transactions: bool, rest: Duration) {
-    let mut client = shared.connect().await;
+    let mut seat = shared.seat().await;
     let mut newest: Option<i32> = None;
     for n in 0.. {
         if shared.is_done() {
             return;
         }
         let (written, what) = match in_transactions {
-            false => (insert(&client, by, n).await, ""),
-            true => (transaction(&client, by, n).await, " in a transaction"),
+            false => (insert(&seat.client, by, n).await, ""),
+            true => (transaction(&seat.client, by, n).await, " in a transaction"),
         };
         match written {
             Ok(()) => {
@@ -336,14 +357,16 @@ async fn writer(shared: Arc<Shared>, by: i32, in_transactions: bool, rest: Durat
                     }
                     told.error(what, &error);
                 });
-                if in_transactions && !client.is_closed() {
+                if in_transactions && !seat.client.is_closed() {
                     // Whatever is left of it.
-                    drop(client.batch_execute("ROLLBACK").await);
+                    drop(seat.client.batch_execute("ROLLBACK").await);
                 }
             }
         }
-        client = shared.alive(client).await;
-        match newest_of(&client, by).await {
+        if seat.is_new(&shared).await {
+            newest = None;
+        }
+        match newest_of(&seat.client, by).await {
             Ok(seen) if seen < newest => {
                 let what = format!("writer {by} wrote {newest:?} and then saw {seen:?}");
                 shared.told(|told| told.stale.push(what));
@@ -351,7 +374,9 @@ async fn writer(shared: Arc<Shared>, by: i32, in_transactions: bool, rest: Durat
             Ok(_) => {}
             Err(error) => shared.told(|told| told.error(" of a read", &error)),
         }
-        client = shared.alive(client).await;
+        if seat.is_new(&shared).await {
+            newest = None;
+        }
         tokio::time::sleep(rest).await;
     }
 }
@@ -405,7 +430,7 @@ impl Seen {
 
 /// Reads the newest write of each writer in turn: it never goes back.
 async fn reader(shared: Arc<Shared>, index: usize, rest: Duration) {
-    let mut client = shared.connect().await;
+    let mut seat = shared.seat().await;
     let mut seen = vec![Seen::default(); shared.newest.len()];
     for round in index.. {
         if shared.is_done() {
@@ -413,7 +438,7 @@ async fn reader(shared: Arc<Shared>, index: usize, rest: Duration) {
         }
         let by = round % seen.len();
         let acknowledged = shared.newest[by].load(Ordering::Acquire);
-        match newest_with_server(&client, by as i32).await {
+        match newest_with_server(&seat.client, by as i32).await {
             Ok((newest, replica)) => {
                 if let Some(missed) = seen[by].misses(newest, replica, acknowledged) {
                     let on = if replica { "a replica" } else { "the primary" };
@@ -428,11 +453,10 @@ async fn reader(shared: Arc<Shared>, index: usize, rest: Duration) {
             }
             Err(error) => shared.told(|told| told.error(" of a read", &error)),
         }
-        if client.is_closed() {
-            // Another session promises nothing about what this one has read.
+        if seat.is_new(&shared).await {
+            // Another session promises nothing about what the one before has read.
             seen.fill(Seen::default());
         }
-        client = shared.alive(client).await;
         tokio::time::sleep(rest).await;
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use pgweir::cli::check_consistency::Report;
-use pgweir::devcluster::{DevNode, Options};
+use pgweir::devcluster::{APP, DevNode, Options};
 
 use crate::events::{Event, Outcome, astray, newest, written};
 use crate::harness::{NO_WRITER, Stage, Tuning, Weir, wait_until_or};
@@ -86,6 +86,13 @@ impl<'a> PatroniTheatre<'a> {
         match event {
             Event::PatroniSwitchover | Event::PatroniSwitchoverSync => {
                 self.patroni.switch_over(old, self.patroni.candidate());
+            }
+            Event::PatroniSwitchoverPaused => {
+                let (stage, to) = (self.stage, self.patroni.candidate());
+                let console = stage.run(self.weir.connect_as(APP, "pgweir", "")).unwrap();
+                stage.run(console.batch_execute("PAUSE")).unwrap();
+                self.patroni.switch_over(old, to);
+                stage.run(console.batch_execute("RESUME")).unwrap();
             }
             Event::PatroniPrimaryKilled => {
                 self.patroni.sigkill(old);

@@ -12,6 +12,7 @@ use crate::fault_proxy::{FaultProxy, Network};
 use crate::harness::{LONG, NO_WRITER, Stage, Tuning, Weir, wait_until};
 use crate::load::{Crowd, Load, ON_REPLICA, WRITTEN};
 use crate::watchers::Examination;
+use tokio::task::JoinHandle;
 
 /// A cluster, a pgweir, clients, and networks between all of them.
 pub struct Theatre<'a> {
@@ -26,6 +27,8 @@ pub struct Theatre<'a> {
     replication: Vec<FaultProxy>,
     primary: usize,
     round: usize,
+    /// A pgweir that was replaced, until its last client has left.
+    leaving: Option<JoinHandle<()>>,
     /// An old primary that may have taken writes which it must not, and what the new one had by then.
     over: Option<(usize, BTreeMap<i32, i32>)>,
 }
@@ -56,7 +59,11 @@ impl<'a> Theatre<'a> {
         let (roads, replication) = (proxies(), proxies());
         let names = stage.cluster.nodes().iter().map(|node| node.name().to_owned());
         let tuning = Tuning {
-            limits: vec!["hold_time: 30s".to_owned(), "drain_timeout: 20s".to_owned()],
+            limits: vec![
+                "hold_time: 30s".to_owned(),
+                "drain: clients".to_owned(),
+                "drain_timeout: 120s".to_owned(),
+            ],
             interval: "100ms",
             detours: names.zip(roads.iter().map(|road| road.port)).collect(),
             ..Tuning::default()
@@ -66,8 +73,19 @@ impl<'a> Theatre<'a> {
         tuning.port = weir.address.port();
         let load = Load::start(stage, weir.address, crowd);
         let examination = Examination::start(stage, &weir);
-        let (primary, round, over) = (0, 0, None);
-        Theatre { stage, weir, tuning, load, examination, roads, replication, primary, round, over }
+        Theatre {
+            stage,
+            weir,
+            tuning,
+            load,
+            examination,
+            roads,
+            replication,
+            primary: 0,
+            round: 0,
+            leaving: None,
+            over: None,
+        }
     }
 
     /// What the consistency checker has found in all of it.
@@ -121,10 +139,15 @@ impl<'a> Theatre<'a> {
             outcome.astray = astray(&on_old, &written(primary, told.fates.oldest()), &taken, &told);
         }
         outcome.judge(event, told, primary);
-        if event.keeps_clients() {
-            outcome.idle_lost = self.load.idle_lost(self.stage);
-        } else {
+        outcome.idle_lost = self.load.idle_lost(self.stage);
+        if let Some(leaving) = self.leaving.take() {
             self.load.renew_idle(self.stage);
+            wait_until("a pgweir that was replaced ends with its last client", || {
+                // Who came again before it had closed its socket leaves once more.
+                self.load.renew();
+                self.examination.renew();
+                leaving.is_finished()
+            });
         }
         if old != self.primary {
             self.node(old).reattach(primary).unwrap();
@@ -353,9 +376,14 @@ impl<'a> Theatre<'a> {
         self.node(self.primary).restart().unwrap();
     }
 
+    /// As pools do, those at work renew their connections at some time. Idle ones stay where they are.
     fn pgweir_replaced(&mut self) {
         let successor = self.stage.weir_with(&self.tuning);
-        let mut old = std::mem::replace(&mut self.weir, successor);
-        old.drain(Duration::from_secs(20));
+        let old = std::mem::replace(&mut self.weir, successor);
+        self.leaving = Some(old.leave(LONG));
+        self.load.goes_on(50, 50, "whoever is there stays there");
+        self.load.renew();
+        self.examination.renew();
+        self.load.goes_on(50, 50, "with connections to the successor");
     }
 }

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "no test binary uses all of it")]
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::load::Gap;
 /// `pgweir check-consistency` at work, for as long as the events last.
 pub struct Examination {
     stop: Arc<AtomicBool>,
+    renewals: Arc<AtomicU32>,
     violations: Arc<AtomicU64>,
     operations: Arc<AtomicU64>,
     report: Arc<Mutex<Option<Report>>>,
@@ -25,7 +26,7 @@ pub struct Examination {
 impl Examination {
     /// It begins, and has seen something when this returns.
     pub fn start(stage: &Stage, weir: &Weir<'_>) -> Examination {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, renewals) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
         let plan = Plan {
             sessions: 6,
             lists: 2,
@@ -37,10 +38,12 @@ impl Examination {
             // Nothing is to be cleared up in a cluster that ends with the test.
             keep: true,
             stop: stop.clone(),
+            renewals: renewals.clone(),
             ..Plan::of(weir.uri().parse().unwrap())
         };
         let this = Examination {
             stop,
+            renewals,
             violations: Arc::default(),
             operations: Arc::default(),
             report: Arc::default(),
@@ -57,6 +60,11 @@ impl Examination {
         });
         this.goes_on("the consistency checker begins");
         this
+    }
+
+    /// Its sessions leave, and come again.
+    pub fn renew(&self) {
+        self.renewals.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Waits until it has seen more.

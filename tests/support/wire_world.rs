@@ -3,7 +3,7 @@
 
 use crate::wire_client::{Login, Wire};
 use pgweir::devcluster::{APP, APP_DATABASE, DevCluster, MONITOR, Options};
-use pgweir::proxy::Proxy;
+use pgweir::proxy::{Proxy, StartError};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -69,10 +69,7 @@ impl World {
 
     /// A proxy with these sections, without waiting for anything.
     pub fn proxy_at_once(&self, sections: &[(&str, &str)]) -> Running {
-        let text = self.config(sections);
-        let settings = pgweir::config::parse(Path::new("/tmp/test.yaml"), &text, &|_| None)
-            .unwrap_or_else(|error| panic!("{text}\n{error}"));
-        let proxy = self.runtime.block_on(Proxy::start(settings, None, None)).expect("proxy");
+        let proxy = self.try_proxy(sections).expect("proxy");
         let port = proxy.addresses()[0].rsplit_once(':').and_then(|(_, port)| port.parse().ok());
         Running {
             port: port.unwrap_or_default(),
@@ -80,6 +77,14 @@ impl World {
             proxy: Some(proxy),
             handle: self.runtime.handle().clone(),
         }
+    }
+
+    /// A proxy with these sections, or why it does not start.
+    pub fn try_proxy(&self, sections: &[(&str, &str)]) -> Result<Proxy, StartError> {
+        let text = self.config(sections);
+        let settings = pgweir::config::parse(Path::new("/tmp/test.yaml"), &text, &|_| None)
+            .unwrap_or_else(|error| panic!("{text}\n{error}"));
+        self.runtime.block_on(Proxy::start(settings, None, None))
     }
 
     /// PostgreSQL's own port.
@@ -210,11 +215,21 @@ pub struct Program {
 impl Program {
     /// Starts it with these sections and waits until it is ready.
     pub fn start(world: &World, sections: &[(&str, &str)]) -> Program {
+        Program::start_at(world, sections, free_port(), free_port())
+    }
+
+    /// One more at the same addresses.
+    pub fn successor(&self, world: &World, sections: &[(&str, &str)]) -> Program {
+        Program::start_at(world, sections, self.port, self.http.port())
+    }
+
+    fn start_at(world: &World, sections: &[(&str, &str)], port: u16, http: u16) -> Program {
         let folder = tempfile::tempdir().expect("folder");
         let file = folder.path().join("config.yaml");
-        let (port, http) = (free_port(), free_port());
         let (listen, http_listen) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{http}"));
         let mut all = vec![("listen", &*listen), ("http", &*http_listen)];
+        // Theirs are stronger.
+        all.retain(|(key, _)| sections.iter().all(|(other, _)| other != key));
         all.extend(sections);
         std::fs::write(&file, world.config(&all)).expect("config");
         let child = std::process::Command::new(env!("CARGO_BIN_EXE_pgweir"))
@@ -227,6 +242,8 @@ impl Program {
             .expect("pgweir");
         let program =
             Program { child, port, http: SocketAddr::from(([127, 0, 0, 1], http)), file, _folder: folder };
+        // Another one may listen at the same addresses.
+        wait_until("pgweir listens", || program.log().contains("listening"));
         wait_until("pgweir is ready", || {
             TcpStream::connect(program.http).is_ok() && get(program.http, "/readyz").contains("primary")
         });

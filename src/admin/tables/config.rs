@@ -4,7 +4,7 @@
 use super::{Columns, Row, cell, yes_no};
 use crate::config::settings::{
     AuthMethod, AuthQuerySettings, AuthSettings, CausalSettings, ClientTlsMode, ClientTlsSettings,
-    ClusterSettings, DatabaseAccess, DatabaseSettings, DiscoverSettings, LimitsSettings, LogFormat,
+    ClusterSettings, DatabaseAccess, DatabaseSettings, DiscoverSettings, Drain, LimitsSettings, LogFormat,
     LogSettings, MonitorSettings, NodeSettings, OnLoss, OnMismatch, PatroniSettings, PoolMode, PoolOverrides,
     PoolSettings, Resolve, RoutingSettings, RuleSettings, ServerTlsMode, ServerTlsSettings, Settings,
     TlsNegotiation, TlsSettings, Verify,
@@ -284,6 +284,13 @@ fn of_causal(causal: &CausalSettings, pairs: &mut Pairs) {
     push(pairs, "causal", entries);
 }
 
+fn drain_word(word: Drain) -> &'static str {
+    match word {
+        Drain::Transactions => "transactions",
+        Drain::Clients => "clients",
+    }
+}
+
 fn loss_word(word: OnLoss) -> &'static str {
     match word {
         OnLoss::Warning => "warning",
@@ -368,6 +375,7 @@ fn of_limits(limits: &LimitsSettings, pairs: &mut Pairs) {
         hold_time,
         hold_clients,
         replay_size,
+        drain,
         drain_timeout,
     } = limits;
     let entries = [
@@ -384,6 +392,7 @@ fn of_limits(limits: &LimitsSettings, pairs: &mut Pairs) {
         ("hold_time", time(*hold_time)),
         ("hold_clients", cell(hold_clients)),
         ("replay_size", Some(show_size(*replay_size))),
+        ("drain", Some(drain_word(*drain).to_owned())),
         ("drain_timeout", time(*drain_timeout)),
     ];
     push(pairs, "limits", entries);

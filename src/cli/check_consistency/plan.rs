@@ -2,7 +2,7 @@
 
 use crate::checker::{Level, Shape};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 use tokio_postgres::Config;
 
@@ -35,6 +35,8 @@ pub struct Plan {
     pub until_found: bool,
     /// Or when this becomes true.
     pub stop: Arc<AtomicBool>,
+    /// Whenever it changes, each session leaves and comes again, as pools renew their connections.
+    pub renewals: Arc<AtomicU32>,
     /// How long every session rests between two operations, on average.
     pub rest: Duration,
     /// So many sessions rest for seconds between a write and what follows.
@@ -62,6 +64,7 @@ impl Plan {
             operations: None,
             until_found: false,
             stop: Arc::new(AtomicBool::new(false)),
+            renewals: Arc::new(AtomicU32::new(0)),
             rest: Duration::ZERO,
             slow_sessions: 4,
             async_sessions: 4,

@@ -6,6 +6,7 @@ use crate::cli::check_consistency::schema::connect;
 use crate::cli::check_consistency::statements::{Shown, Statements, Way};
 use crate::cli::check_consistency::tally::Tally;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, Error};
@@ -26,6 +27,8 @@ pub(super) struct Session {
     /// The number that is to be written next.
     number: u64,
     elements: u64,
+    /// Of the plan, when it connected.
+    renewals: u32,
 }
 
 /// The connection is of no use any more.
@@ -34,7 +37,7 @@ struct Broken;
 impl Session {
     pub(super) fn new(id: u32, plan: Arc<Plan>, tally: Arc<Tally>) -> Session {
         let random = (plan.seed ^ u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1;
-        Session { id: SessionId(id), plan, tally, random, number: 1, elements: 0 }
+        Session { id: SessionId(id), plan, tally, random, number: 1, elements: 0, renewals: 0 }
     }
 
     /// Until the examination ends.
@@ -46,9 +49,10 @@ impl Session {
                 sleep(RECONNECT).await;
             }
             first = false;
+            self.renewals = self.plan.renewals.load(Ordering::Relaxed);
             match timeout(ANSWER_WITHIN, self.open()).await {
                 Ok(Ok((client, statements))) => {
-                    while !self.tally.has_ended() && !client.is_closed() {
+                    while !self.leaves() && !client.is_closed() {
                         if let Err(Broken) = self.step(&client, &statements).await {
                             break;
                         }
@@ -58,6 +62,10 @@ impl Session {
                 Err(_) => self.tally.note_error("connect", "timeout".to_owned()),
             }
         }
+    }
+
+    fn leaves(&self) -> bool {
+        self.tally.has_ended() || self.renewals != self.plan.renewals.load(Ordering::Relaxed)
     }
 
     async fn open(&self) -> Result<(Client, Statements), Error> {
@@ -97,7 +105,7 @@ impl Session {
         self.write(client, statements).await?;
         let end = self.draw() % SLOW_REST_MILLIS;
         let mut rested = 0;
-        while rested < end && !self.tally.has_ended() {
+        while rested < end && !self.leaves() {
             let part = (end - rested).min(100);
             sleep(Duration::from_millis(part)).await;
             rested += part;
