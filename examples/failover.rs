@@ -21,6 +21,8 @@ mod patroni_theatre;
 mod theatre;
 #[path = "../tests/support/watchers.rs"]
 mod watchers;
+#[path = "../tests/support/wires.rs"]
+mod wires;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -94,7 +96,7 @@ impl Play {
         let stage = theatre::stage();
         let version = stage.cluster.binaries().version();
         println!("PostgreSQL {version}: a primary and 2 standbys, one of which confirms each commit");
-        let mut theatre = Theatre::open(&stage, crowd);
+        let mut theatre = Theatre::open(&stage, crowd, 0);
         for &event in events {
             for round in 1..=self.rounds {
                 self.round(event, round, || theatre.play(event));

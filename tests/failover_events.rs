@@ -19,6 +19,8 @@ mod patroni_theatre;
 mod theatre;
 #[path = "support/watchers.rs"]
 mod watchers;
+#[path = "support/wires.rs"]
+mod wires;
 
 use std::time::{Duration, Instant};
 
@@ -28,6 +30,7 @@ use patroni::{Commits, Patroni};
 use patroni_theatre::{Known, PatroniTheatre};
 use pgweir::cli::check_consistency::Report;
 use theatre::Theatre;
+use wires::Lost;
 
 const CROWD: Crowd =
     Crowd { writers: 4, in_transactions: 1, readers: 6, idle: 20, rest: Duration::from_millis(30) };
@@ -58,9 +61,9 @@ fn judge_all(report: &Report) {
 
 #[test]
 fn nothing_that_happens_to_servers_or_networks_loses_a_write_or_a_client_or_shows_the_past() {
-    rounds([(); 2], |()| {
+    rounds([0, 5], |before| {
         let stage = theatre::stage();
-        let mut theatre = Theatre::open(&stage, CROWD);
+        let mut theatre = Theatre::open(&stage, CROWD, before);
         for event in EVENTS {
             let begun = Instant::now();
             let outcome = theatre.play(event);
@@ -87,4 +90,21 @@ fn nothing_that_patroni_does_or_suffers_loses_a_write_or_a_client_or_shows_the_p
         }
         judge_all(&theatre.close());
     });
+}
+
+#[test]
+fn what_vanishes_in_a_network_of_its_own_is_answered_by_nobody_and_the_rest_arrives() {
+    let (wires, listener) = match wires::Wires::lay() {
+        Ok(laid) => laid,
+        Err(why) => return println!("not played: {why}"),
+    };
+    let address = listener.local_addr().unwrap();
+    let connect = || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300));
+    connect().unwrap();
+    for (to_server, to_client) in [(true, true), (true, false), (false, true)] {
+        wires.lose(Lost { to_server, to_client });
+        assert_eq!(connect().unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+        wires.lose(Lost::default());
+        connect().unwrap();
+    }
 }

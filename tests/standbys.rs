@@ -12,6 +12,8 @@ mod harness;
 mod papers;
 #[path = "support/wire_client.rs"]
 mod wire_client;
+#[path = "support/wires.rs"]
+mod wires;
 
 use fake_patroni::{Demands, FakePatroni, Member, Says};
 use fault_proxy::{FaultProxy, Network};
@@ -199,12 +201,15 @@ fn the_mapping_says_where_a_standby_is_reached_and_who_is_left_out() {
     let stage = Stage::with(Options::default(), &SCHEMA);
     let (primary, one) = (stage.cluster.primary(), stage.cluster.replica(0));
     let detour = stage.run(FaultProxy::before(one.address()));
-    let hosts = format!("only_mapped: true, hosts: {{ pg2: \"localhost:{}\" }}", detour.port);
+    let hosts = format!("only_mapped: true, hosts: {{ pg2: \"localhost:{}\" }}", detour.address.port());
     let weir = stage.weir_at_once(&finding(&[primary], &hosts));
     weir.wait_whole(2);
     wait_served_by(&weir, &[one]);
     let row = weir.status().nodes.pop().unwrap();
-    assert_eq!((row.member.as_str(), row.host.as_str(), row.port), ("pg2", "localhost", detour.port));
+    assert_eq!(
+        (row.member.as_str(), row.host.as_str(), row.port),
+        ("pg2", "localhost", detour.address.port())
+    );
     detour.becomes(Network::Dropping);
     weir.wait_node("pg2", "is down, and streams", |row| row.state == "down");
     wait_said(&weir, &["pg2: standby of pg1, streaming, calls itself \"pg2\""]);
@@ -336,9 +341,10 @@ fn a_reload_begins_to_look_for_standbys_and_ends_it() {
     };
     // The same standby, reached elsewhere: the same node.
     let detour = stage.run(FaultProxy::before(standby.address()));
-    let elsewhere = |line: &String| line.replace(&standby.port().to_string(), &detour.port.to_string());
+    let elsewhere =
+        |line: &String| line.replace(&standby.port().to_string(), &detour.address.port().to_string());
     reload(&Tuning { cluster: finding.cluster.iter().map(elsewhere).collect(), ..finding.clone() });
-    weir.wait_node("pg2", "is elsewhere", |row| row.port == detour.port && row.serves_reads);
+    weir.wait_node("pg2", "is elsewhere", |row| row.port == detour.address.port() && row.serves_reads);
     assert_eq!(names(&weir), ["pg1", "pg2"]);
     reload(&Tuning { cluster: vec![finding.cluster[0].clone()], ..finding.clone() });
     wait_until(&weir, "nobody looks for it", || names(&weir) == ["pg1"] && said(&weir).is_empty());

@@ -12,6 +12,8 @@ mod fault_proxy;
 mod harness;
 #[path = "support/wire_client.rs"]
 mod wire_client;
+#[path = "support/wires.rs"]
+mod wires;
 
 use std::sync::OnceLock;
 
@@ -329,7 +331,7 @@ fn the_commit_of_a_transaction_that_has_only_read_is_never_in_doubt() {
     let scene = scene();
     let primary = scene.cluster.primary();
     let proxy = scene.run(FaultProxy::before(primary.address()));
-    let weir = scene.weir_with(&Tuning { detour: Some(proxy.port), ..retrying() });
+    let weir = scene.weir_with(&Tuning { detour: Some(proxy.address.port()), ..retrying() });
     scene.run(async {
         let client = weir.connect().await;
         all(&client, &["BEGIN", "SELECT count(*) FROM item"]).await;
@@ -356,7 +358,7 @@ fn a_commit_that_may_have_committed_a_write_of_its_own_group_is_in_doubt() {
     let scene = scene();
     let primary = scene.cluster.primary();
     let proxy = scene.run(FaultProxy::before(primary.address()));
-    let weir = scene.weir_with(&Tuning { detour: Some(proxy.port), ..retrying() });
+    let weir = scene.weir_with(&Tuning { detour: Some(proxy.address.port()), ..retrying() });
     let login = Login::new(APP.name, APP.password, APP_DATABASE);
     let alone = |text: &str| [parse("", text, &[]), bind("", "", &[]), execute("", 0)].concat();
     let both = |first: &str, second: &str| [alone(first), alone(second), sync()].concat();

@@ -9,6 +9,8 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use crate::wires::{Lost, Wires};
+
 /// What the network does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Network {
@@ -25,12 +27,14 @@ pub enum Network {
     DeafToClient,
     /// Connections are reset, and so is every new one.
     Resetting,
+    /// Where the kernel can do that: packets vanish, those of a new connection, too.
+    Vanishing(Lost),
 }
 
 impl Network {
     fn passes(self, way: Way) -> bool {
         match self {
-            Network::Whole | Network::Slow(_) => true,
+            Network::Whole | Network::Slow(_) | Network::Vanishing(_) => true,
             Network::Dropping | Network::Resetting => false,
             Network::DeafToServer => way == Way::ToServer,
             Network::DeafToClient => way == Way::ToClient,
@@ -47,7 +51,8 @@ enum Way {
 /// A relay to one server.
 #[derive(Debug)]
 pub struct FaultProxy {
-    pub port: u16,
+    pub address: SocketAddr,
+    wires: Option<Wires>,
     network: watch::Sender<Network>,
     listening: tokio::task::JoinHandle<()>,
 }
@@ -55,19 +60,48 @@ pub struct FaultProxy {
 impl FaultProxy {
     /// On a free port, on the current runtime.
     pub async fn before(server: SocketAddr) -> FaultProxy {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        FaultProxy::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), None, server)
+    }
+
+    /// The same in a network of its own, where that is permitted.
+    pub async fn beyond_wires(server: SocketAddr) -> FaultProxy {
+        match Wires::lay() {
+            Ok((wires, listener)) => {
+                listener.set_nonblocking(true).unwrap();
+                FaultProxy::on(TcpListener::from_std(listener).unwrap(), Some(wires), server)
+            }
+            Err(why) => {
+                println!("no network of its own: {why}");
+                FaultProxy::before(server).await
+            }
+        }
+    }
+
+    fn on(listener: TcpListener, wires: Option<Wires>, server: SocketAddr) -> FaultProxy {
+        let address = listener.local_addr().unwrap();
         let (network, watched) = watch::channel(Network::Whole);
         let listening = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 tokio::spawn(relay(client, server, watched.clone()));
             }
         });
-        FaultProxy { port, network, listening }
+        FaultProxy { address, wires, network, listening }
+    }
+
+    /// Can packets vanish?
+    pub fn has_wires(&self) -> bool {
+        self.wires.is_some()
     }
 
     /// From now on the network is so.
     pub fn becomes(&self, network: Network) {
+        if let Some(wires) = &self.wires {
+            let lost = match network {
+                Network::Vanishing(lost) => lost,
+                _ => Lost::default(),
+            };
+            wires.lose(lost);
+        }
         self.network.send_replace(network);
     }
 }

@@ -149,8 +149,8 @@ pub struct Tuning {
     pub detour: Option<u16>,
     /// Where clients connect; 0: any port.
     pub port: u16,
-    /// Nodes that are reached through other ports than their own, by their names.
-    pub detours: Vec<(String, u16)>,
+    /// Nodes that are reached at other addresses than their own, by their names.
+    pub detours: Vec<(String, SocketAddr)>,
     /// Below `cluster:`, besides the nodes and the monitor.
     pub cluster: Vec<String>,
     /// The nodes are not listed: somebody else knows them.
@@ -197,12 +197,12 @@ impl Tuning {
         };
         let node = |node: &DevNode| {
             let detour = self.detour.filter(|_| node.port() == nodes[0].port());
-            let detour =
-                self.detours.iter().find(|(name, _)| name == node.name()).map(|(_, port)| *port).or(detour);
-            let (name, port) = (node.name(), detour.unwrap_or(node.port()));
+            let own = SocketAddr::from(([127, 0, 0, 1], detour.unwrap_or(node.port())));
+            let named = self.detours.iter().find(|(name, _)| name == node.name());
+            let (name, at) = (node.name(), named.map_or(own, |(_, address)| *address));
             let tags = self.tags.iter().filter(|(tagged, _)| *tagged == name).map(|(_, tag)| *tag);
             let tags = tags.collect::<Vec<_>>().join(", ");
-            format!("    - {{ name: {name}, host: 127.0.0.1, port: {port}, tags: [{tags}] }}\n")
+            format!("    - {{ name: {name}, host: {}, port: {}, tags: [{tags}] }}\n", at.ip(), at.port())
         };
         // Somebody without a password cannot prove anything by SCRAM.
         let with_password = USERS.iter().filter(|user| !user.password.is_empty());

@@ -12,6 +12,7 @@ use crate::fault_proxy::{FaultProxy, Network};
 use crate::harness::{LONG, NO_WRITER, Stage, Tuning, Weir, wait_until};
 use crate::load::{Crowd, Load, ON_REPLICA, WRITTEN};
 use crate::watchers::Examination;
+use crate::wires::Lost;
 use tokio::task::JoinHandle;
 
 /// A cluster, a pgweir, clients, and networks between all of them.
@@ -46,17 +47,16 @@ pub fn stage() -> Stage {
 const SYNCHRONOUS: &str = "ANY 1 (*)";
 
 impl<'a> Theatre<'a> {
-    pub fn open(stage: &'a Stage, crowd: Crowd) -> Theatre<'a> {
-        let proxies = || {
-            stage.run(async {
-                let mut proxies = Vec::new();
-                for node in stage.cluster.nodes() {
-                    proxies.push(FaultProxy::before(node.address()).await);
-                }
-                proxies
-            })
-        };
-        let (roads, replication) = (proxies(), proxies());
+    /// The rounds before the first decide which network fails in which way when.
+    pub fn open(stage: &'a Stage, crowd: Crowd, rounds: usize) -> Theatre<'a> {
+        let (roads, replication) = stage.run(async {
+            let (mut roads, mut replication) = (Vec::new(), Vec::new());
+            for node in stage.cluster.nodes() {
+                roads.push(FaultProxy::beyond_wires(node.address()).await);
+                replication.push(FaultProxy::before(node.address()).await);
+            }
+            (roads, replication)
+        });
         let names = stage.cluster.nodes().iter().map(|node| node.name().to_owned());
         let tuning = Tuning {
             limits: vec![
@@ -65,7 +65,7 @@ impl<'a> Theatre<'a> {
                 "drain_timeout: 120s".to_owned(),
             ],
             interval: "100ms",
-            detours: names.zip(roads.iter().map(|road| road.port)).collect(),
+            detours: names.zip(roads.iter().map(|road| road.address)).collect(),
             ..Tuning::default()
         };
         let mut tuning = Tuning { more: "reuse_port: true\n".to_owned(), ..tuning };
@@ -82,7 +82,7 @@ impl<'a> Theatre<'a> {
             roads,
             replication,
             primary: 0,
-            round: 0,
+            round: rounds,
             leaving: None,
             over: None,
         }
@@ -286,14 +286,21 @@ impl<'a> Theatre<'a> {
     }
 
     fn network(&self) -> Network {
+        let vanishing = |to_server, to_client| Network::Vanishing(Lost { to_server, to_client });
         let kinds = [
+            vanishing(true, true),
+            vanishing(true, false),
             Network::Resetting,
             Network::Dropping,
             Network::DeafToServer,
             Network::DeafToClient,
+            vanishing(false, true),
             Network::Slow(Duration::from_millis(50)),
         ];
-        kinds[self.round % kinds.len()]
+        match kinds[self.round % kinds.len()] {
+            Network::Vanishing(_) if !self.roads[self.primary].has_wires() => Network::Dropping,
+            network => network,
+        }
     }
 
     fn cut_from_primary(&mut self) {
@@ -328,7 +335,7 @@ impl<'a> Theatre<'a> {
     /// The standbys stream through a network that stops passing anything for some seconds.
     fn replication_cut(&mut self) {
         let own = self.node(self.primary).port();
-        let road = self.replication[self.primary].port;
+        let road = self.replication[self.primary].address.port();
         let through = |from: u16, to: u16| {
             for standby in self.standbys() {
                 let conninfo = standby.sql_value("SHOW primary_conninfo").unwrap().unwrap();
