@@ -16,7 +16,7 @@ use crate::config::settings::{
     ClientTlsMode, ClientTlsSettings, Listen, ServerTlsMode, ServerTlsSettings, TlsNegotiation,
 };
 use crate::monitor::{Monitor, MonitorSettings};
-use crate::net::listener::{self, Listener, Sharing};
+use crate::net::listener::{self, Family, Listener, Sharing};
 use crate::net::staffing;
 use crate::net::stream::Stream;
 use crate::net::tls::{
@@ -27,7 +27,6 @@ use crate::net::worker::{Crew, Turn, Workers};
 use crate::proxy::draining::{Draining, Stage};
 use crate::relay::context::{Context, Parts};
 use crate::relay::login::{self, Arrived};
-use crate::relay::slot::ClientSlot;
 use crate::relay::{catalog_reader, dormitory, sql_client};
 use crate::sql::cache::Classifier;
 use crate::sql::lexer::Keys;
@@ -50,6 +49,10 @@ const DERIVED_KEYS: usize = 1024;
 const NEWCOMERS: Duration = Duration::from_secs(1);
 /// How often a pgweir that drains looks who is left.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How often it looks for consoles, while everybody else may stay.
+const LOOK_FOR_CONSOLES: Duration = Duration::from_millis(500);
+/// How often it says how many are left.
+const TELL: Duration = Duration::from_secs(60);
 
 /// Why pgweir could not start.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +106,7 @@ impl Proxy {
         let context = Arc::new(build(Arc::new(settings), workers.crew().clone())?);
         let config = context.config.load_full();
         let sharing = if config.reuse_port { Sharing::WithSuccessor } else { Sharing::Alone };
-        let listeners = listen(&config.listen, sharing).await?;
+        let mut listeners = listen(&config.listen, sharing).await?;
         let reloader = Arc::new(reload::Reloader::new(context.clone(), file, logs));
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -111,6 +114,11 @@ impl Proxy {
             Some(address) => Some(serve_http(address, sharing, &context, &stopped, &mut tasks)?),
             None => None,
         };
+        // Nothing fails any more: a predecessor is not robbed of its clients by one that does not run.
+        for listener in &mut listeners {
+            let shown = listener.show();
+            shown.map_err(|source| StartError::Listen { address: listener.address(), source })?;
+        }
         let addresses = listeners.iter().map(Listener::address).collect();
         for runtime in workers.crew().runtimes() {
             drop(runtime.spawn(dormitory::run(context.clone())));
@@ -168,8 +176,11 @@ impl Proxy {
     fn told_to_stop(&self, draining: &mut Option<Draining>) {
         match draining {
             Some(draining) => {
-                draining.hurry(clock::now());
-                tracing::info!(clients = self.context.clients.len(), "told again to stop: {draining}");
+                let what = match draining.hurry(clock::now()) {
+                    Stage::Waiting | Stage::Ending => "clients are ended between two transactions",
+                    Stage::Over => "leaving at once",
+                };
+                tracing::info!(clients = self.context.clients.len(), "told again to stop: {what}");
             }
             None => {
                 let begun = self.close(self.context.config.load().limits.drain_timeout);
@@ -190,6 +201,9 @@ impl Proxy {
     fn close(&self, limit: Duration) -> Draining {
         self.context.draining.store(true, Ordering::Release);
         self.stop.send_replace(true);
+        if self.context.pauses.resume(None) {
+            tracing::warn!("RESUME: nobody could ask this process for it any more");
+        }
         let config = self.context.config.load();
         // Who was connected when the successor took over logs in here, and gets an answer before it is ended.
         let grace = if config.reuse_port { NEWCOMERS } else { Duration::ZERO };
@@ -199,20 +213,31 @@ impl Proxy {
     /// Done when no client is left, or when those that are left are not waited for. Never without a stop.
     async fn parted(&self, draining: Option<Draining>) {
         let Some(draining) = draining else { return std::future::pending().await };
-        let clients = &self.context.clients;
+        let context = &self.context;
+        let mut look = clock::now();
+        let mut tell = look.plus(TELL);
         loop {
             let now = clock::now();
-            match draining.stage(now) {
-                Stage::Over => return,
-                _ if clients.is_empty() && draining.expects_nobody(now) => return,
-                stage => {
-                    let leaves = |slot: &ClientSlot| stage == Stage::Ending || login::is_console(slot);
-                    clients.all().iter().filter(|slot| leaves(slot)).for_each(|slot| {
-                        if draining.may_end(slot.since, now) {
-                            slot.end();
-                        }
-                    });
+            let stage = draining.stage(now);
+            // Whoever is logging in is refused, unless there is a successor to which it could have come.
+            let comes = draining.has_grace() && context.arriving.load(Ordering::Acquire) > 0;
+            let is_empty = context.clients.is_empty() && !comes && draining.expects_nobody(now);
+            if stage == Stage::Over || is_empty {
+                return;
+            }
+            if stage == Stage::Ending || now >= look {
+                look = now.plus(LOOK_FOR_CONSOLES);
+                for slot in context.clients.all() {
+                    // Nobody works on a console: it is not waited for.
+                    let leaves = stage == Stage::Ending || login::is_console(&slot);
+                    if leaves && draining.may_end(slot.since, now) {
+                        slot.end();
+                    }
                 }
+            }
+            if now >= tell {
+                tell = now.plus(TELL);
+                tracing::info!(clients = context.clients.len(), "draining");
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
@@ -348,7 +373,7 @@ fn serve_http(
     tasks: &mut JoinSet<()>,
 ) -> Result<std::net::SocketAddr, StartError> {
     let failed = |source| StartError::Listen { address: format!("http {address}"), source };
-    let listener = listener::bind(address, sharing).map_err(failed)?;
+    let listener = listener::bind(address, sharing, Family::Both).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     let source = Arc::new(status::Source::new(context.clone()));
     let mut stopped = stopped.clone();

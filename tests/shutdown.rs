@@ -27,7 +27,13 @@ fn rows(table: &str) -> String {
     WORLD.cluster.primary().sql_as("app", "app", &count).unwrap()[0][0].clone().unwrap()
 }
 
+/// What is said at an address that two processes share: an answer may be cut off when one of them leaves.
+fn asked(http: std::net::SocketAddr) -> String {
+    std::panic::catch_unwind(|| get(http, "/readyz")).unwrap_or_default()
+}
+
 fn ends_well(program: &mut Program) {
+    wait_until("pgweir ends", || program.child.try_wait().unwrap().is_some());
     let status = program.child.wait().unwrap();
     assert!(status.success(), "{status}\n{}", program.log());
 }
@@ -55,7 +61,7 @@ fn sigterm_lets_a_running_transaction_finish() {
 }
 
 /// Clients are waited for.
-const FOR_CLIENTS: (&str, &str) = ("limits", "{ drain: clients, drain_timeout: 60s }");
+const FOR_CLIENTS: (&str, &str) = ("limits", "{ drain: clients, drain_timeout: 10m }");
 const SHARED: (&str, &str) = ("reuse_port", "true");
 
 #[test]
@@ -97,8 +103,9 @@ fn told_twice_it_waits_for_transactions_only_and_told_three_times_for_nothing() 
     assert_eq!(error_of(&idle.until_closed()).unwrap().sqlstate(), "57P01");
     assert_eq!(busy.value("SELECT 1"), "1");
     program.signal(Signal::INT);
-    busy.until_closed();
+    // Its transaction is still open.
     ends_well(&mut program);
+    drop(busy);
 }
 
 #[test]
@@ -114,8 +121,8 @@ fn a_successor_takes_over_all_addresses_while_clients_stay_where_they_are() {
     let mut new = old.successor(&WORLD, &sections);
     old.signal(Signal::TERM);
     wait_until("it drains", || old.log().contains("draining"));
-    // Whoever still comes to the old one is served there, and counts as one who stays.
-    wait_until("the new one is asked", || get(new.http, "/readyz").contains("\"ready\":true"));
+    wait_until("the new one is asked", || asked(new.http).contains(&format!("\"pid\":{}", new.child.id())));
+    assert!(asked(new.http).contains("\"ready\":true"));
     let mut comes = Wire::connect_unix(&socket, &app()).unwrap();
     assert_eq!(comes.value("SELECT 1"), "1");
     assert_eq!(stays.value("SHOW application_name"), "mine");
@@ -129,7 +136,44 @@ fn a_successor_takes_over_all_addresses_while_clients_stay_where_they_are() {
     drop(comes);
     new.signal(Signal::TERM);
     ends_well(&mut new);
-    assert!(!socket.exists());
+}
+
+#[test]
+fn a_successor_that_cannot_start_leaves_the_addresses_to_whoever_has_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join(".s.PGSQL.6432");
+    let listen = format!("\"unix:{}\"", socket.display());
+    let served = WORLD.proxy(&[("listen", &listen), SHARED]);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let http = taken.local_addr().unwrap().to_string();
+    let error = WORLD.try_proxy(&[("listen", &listen), SHARED, ("http", &http)]).err().unwrap().to_string();
+    assert!(error.contains(&http), "{error}");
+    assert_eq!(Wire::connect_unix(&socket, &app()).unwrap().value("SELECT 1"), "1");
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    drop(served);
+}
+
+#[test]
+fn whoever_asks_for_the_status_at_an_ipv6_address_may_come_over_ipv4() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return println!("not played: no IPv6 here");
+    }
+    let proxy = WORLD.proxy_at_once(&[("http", "\"[::]:0\"")]);
+    for ip in [std::net::IpAddr::from([127, 0, 0, 1]), std::net::Ipv6Addr::LOCALHOST.into()] {
+        assert_eq!(get(std::net::SocketAddr::new(ip, proxy.http.port()), "/healthz"), "ok\n");
+    }
+}
+
+#[test]
+fn a_pause_ends_when_nobody_can_be_asked_to_resume() {
+    let mut program = Program::start(&WORLD, &[FOR_CLIENTS]);
+    let mut client = program.client();
+    Wire::connect(program.port, &Login::new(APP.name, APP.password, "pgweir")).unwrap().run("PAUSE");
+    program.signal(Signal::TERM);
+    assert_eq!(client.value("SELECT 1"), "1");
+    drop(client);
+    ends_well(&mut program);
 }
 
 #[test]

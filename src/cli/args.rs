@@ -42,7 +42,8 @@ pub enum Command {
     /// Run the proxy (the default)
     ///
     /// SIGHUP reads the configuration again; a bad one leaves the old one in force. SIGTERM and
-    /// Ctrl-C let clients finish their transactions (limits.drain_timeout), then end.
+    /// Ctrl-C let clients finish their transactions, or stay until they leave (limits.drain), within
+    /// limits.drain_timeout; told again, it waits for less, and told a third time for nothing.
     #[command(after_help = SERVE_EXAMPLES)]
     Serve,
     /// Check the configuration, and say all that is wrong with it

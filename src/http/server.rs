@@ -22,25 +22,27 @@ const HEADERS_MAX: usize = 64;
 const HEADER_TIME: Duration = Duration::from_secs(5);
 /// A connection lives at most so long, whatever it does.
 const CONNECTION_TIME: Duration = Duration::from_secs(60);
+/// How long open connections are left when it ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
 
 const INDEX: &str = "\
 pgweir: writes to the primary, reads to the replicas
 
 /metrics      for Prometheus
-/healthz      200 while the process lives
+/healthz      200 while the process lives (with reuse_port: until it drains)
 /readyz       200 while a primary or a replica serves, else 503 with the reason
 /status.json  nodes, pools and statements (pgweir status shows it as a table)
 ";
 
-/// Serves until `shutdown` is done; open connections are then closed.
+/// Serves until `shutdown` is done; open connections are then closed, within a second.
 pub async fn serve(listener: TcpListener, source: Arc<dyn StatusSource>, shutdown: impl Future<Output = ()>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = tokio::task::JoinSet::new();
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
-            () = &mut shutdown => return,
+            () = &mut shutdown => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
@@ -55,6 +57,14 @@ pub async fn serve(listener: TcpListener, source: Arc<dyn StatusSource>, shutdow
             },
         }
     }
+    // Who was connected before gets an answer.
+    while let Ok(Ok((stream, _))) = tokio::time::timeout(Duration::from_millis(1), listener.accept()).await {
+        let Ok(slot) = slots.clone().try_acquire_owned() else { break };
+        connections.spawn(connection(stream, source.clone(), slot));
+    }
+    drop(listener);
+    let answered = async { while connections.join_next().await.is_some() {} };
+    drop(tokio::time::timeout(LAST_ANSWERS, answered).await);
 }
 
 async fn connection(stream: TcpStream, source: Arc<dyn StatusSource>, _slot: OwnedSemaphorePermit) {

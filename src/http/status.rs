@@ -25,6 +25,8 @@ pub struct Readiness {
     pub ready: bool,
     /// Why (not).
     pub reason: String,
+    /// Which process says so: a successor may listen at the same address.
+    pub pid: u32,
 }
 
 impl Readiness {
@@ -37,7 +39,7 @@ impl Readiness {
             (_, None, replicas) => (true, format!("reads only: no primary, {replicas} replicas")),
             (_, Some(_), replicas) => (true, format!("primary and {replicas} replicas")),
         };
-        Readiness { ready, reason }
+        Readiness { ready, reason, pid: std::process::id() }
     }
 }
 

@@ -4,8 +4,8 @@ use crate::net::stream::Stream;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileTypeExt;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 
@@ -26,46 +26,50 @@ pub enum Sharing {
 pub enum Listener {
     /// TCP.
     Tcp(TcpListener),
-    /// A Unix socket; its file goes with it.
+    /// A Unix socket.
     Unix(UnixListener, SocketFile),
 }
 
-/// The file of a Unix socket. Dropped, it is removed, unless a successor has put its own in its place.
+/// The file of a Unix socket.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    /// Device and inode.
-    id: (u64, u64),
+    /// Where it is until it is shown to clients.
+    hidden: Option<PathBuf>,
+    sharing: Sharing,
 }
 
 impl SocketFile {
-    fn at(path: PathBuf) -> io::Result<SocketFile> {
-        let id = file_id(&path)?;
-        Ok(SocketFile { path, id })
+    /// Shows it to clients: in one step, so that nobody finds no file there.
+    fn show(&mut self) -> io::Result<()> {
+        if let Some(hidden) = &self.hidden {
+            std::fs::rename(hidden, &self.path)?;
+            self.hidden = None;
+        }
+        Ok(())
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if !file_id(&self.path).is_ok_and(|id| id == self.id) {
-            return;
-        }
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::debug!("removing {}: {error}", self.path.display());
+        let path = match (&self.hidden, self.sharing) {
+            (Some(hidden), _) => hidden,
+            (None, Sharing::Alone) => &self.path,
+            // It may be a successor's.
+            (None, Sharing::WithSuccessor) => return,
+        };
+        if let Err(error) = std::fs::remove_file(path) {
+            tracing::debug!("removing {}: {error}", path.display());
         }
     }
-}
-
-fn file_id(path: &Path) -> io::Result<(u64, u64)> {
-    let metadata = std::fs::symlink_metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
 }
 
 impl Listener {
     /// Listens on every address that `host` has.
     pub async fn tcp(host: &str, port: u16, sharing: Sharing) -> io::Result<Vec<Listener>> {
         let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
-        addresses.into_iter().map(|address| bind(address, sharing).map(Listener::Tcp)).collect()
+        let listen = |address| bind(address, sharing, Family::Own).map(Listener::Tcp);
+        addresses.into_iter().map(listen).collect()
     }
 
     /// A client that the system has connected already, if there is one: closing the socket would reset it.
@@ -74,24 +78,36 @@ impl Listener {
     }
 
     /// Listens on a Unix socket. A file that a dead process left there is replaced; a living one's only where
-    /// the address is shared.
+    /// the address is shared, and not before `show`.
     pub async fn unix(path: PathBuf, sharing: Sharing) -> io::Result<Listener> {
-        if let Ok(there) = std::fs::symlink_metadata(&path) {
-            if !there.file_type().is_socket() {
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is there, and is no socket"));
-            }
-            if sharing == Sharing::Alone && tokio::net::UnixStream::connect(&path).await.is_ok() {
-                return Err(io::ErrorKind::AddrInUse.into());
+        if std::fs::metadata(&path).is_ok_and(|there| !there.file_type().is_socket()) {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is there, and is no socket"));
+        }
+        if sharing == Sharing::WithSuccessor {
+            let mut random = [0; 4];
+            crate::net::random_fill(&mut random);
+            let hidden = path.with_file_name(format!(".{:08x}", u32::from_ne_bytes(random)));
+            let listener = UnixListener::bind(&hidden)?;
+            return Ok(Listener::Unix(listener, SocketFile { path, hidden: Some(hidden), sharing }));
+        }
+        if path.exists() {
+            match tokio::net::UnixStream::connect(&path).await {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    std::fs::remove_file(&path)?
+                }
+                Ok(_) | Err(_) => return Err(io::ErrorKind::AddrInUse.into()),
             }
         }
-        let own = path.with_file_name(format!(".{}", std::process::id()));
-        if own.exists() {
-            std::fs::remove_file(&own)?;
+        let listener = UnixListener::bind(&path)?;
+        Ok(Listener::Unix(listener, SocketFile { path, hidden: None, sharing }))
+    }
+
+    /// From now on clients find it, in the place of a predecessor.
+    pub fn show(&mut self) -> io::Result<()> {
+        match self {
+            Listener::Tcp(_) => Ok(()),
+            Listener::Unix(_, file) => file.show(),
         }
-        let listener = UnixListener::bind(&own)?;
-        // In one step: nobody finds no file there.
-        std::fs::rename(&own, &path)?;
-        Ok(Listener::Unix(listener, SocketFile::at(path)?))
     }
 
     /// Where it listens, for logs.
@@ -127,14 +143,23 @@ impl Listener {
     }
 }
 
+/// What comes to an IPv6 address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    /// IPv6: whoever wants IPv4 as well lists it.
+    Own,
+    /// What the system lets come, which is IPv4 as well for `[::]`.
+    Both,
+}
+
 /// Listens on one address.
-pub fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
+pub fn bind(address: SocketAddr, sharing: Sharing, family: Family) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if sharing == Sharing::WithSuccessor {
         socket.set_reuse_port(true)?;
     }
-    if address.is_ipv6() {
+    if address.is_ipv6() && family == Family::Own {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;

@@ -51,6 +51,11 @@ impl Draining {
         }
     }
 
+    /// May newcomers stay?
+    pub fn has_grace(&self) -> bool {
+        !self.grace.is_zero()
+    }
+
     /// Will nobody come any more?
     pub fn expects_nobody(&self, now: Moment) -> bool {
         now >= self.begun.plus(self.grace)
@@ -61,12 +66,13 @@ impl Draining {
         now >= since.plus(self.grace)
     }
 
-    /// It was told once more at `now`: the next stage begins.
-    pub fn hurry(&mut self, now: Moment) {
+    /// It was told once more at `now`: the next stage, which is the answer, begins.
+    pub fn hurry(&mut self, now: Moment) -> Stage {
         match self.stage(now) {
             Stage::Waiting => self.ending = now,
             Stage::Ending | Stage::Over => self.over = now,
         }
+        self.stage(now)
     }
 }
 
@@ -120,12 +126,10 @@ mod tests {
     #[test]
     fn each_further_signal_begins_the_next_stage() {
         let mut draining = begin(Drain::Clients, 100);
-        draining.hurry(at(10));
+        assert_eq!(draining.hurry(at(10)), Stage::Ending);
         assert_eq!(stages(draining, &[10, 104, 105]), [Stage::Ending, Stage::Ending, Stage::Over]);
-        draining.hurry(at(20));
-        assert_eq!(draining.stage(at(20)), Stage::Over);
-        draining.hurry(at(30));
-        assert_eq!(draining.stage(at(30)), Stage::Over);
+        assert_eq!(draining.hurry(at(20)), Stage::Over);
+        assert_eq!(draining.hurry(at(30)), Stage::Over);
     }
 
     #[test]

@@ -35,7 +35,8 @@ async fn evict(context: Arc<Context>) {
         context.forget_unused_tenants();
         for tenant in context.tenants() {
             let settings = tenant.settings();
-            let keep = settings.min_idle as usize;
+            // A successor has its own.
+            let keep = if context.is_draining() { 0 } else { settings.min_idle as usize };
             for pool in tenant.pools() {
                 pool.evict(now, settings.idle_timeout, settings.max_lifetime, keep);
             }

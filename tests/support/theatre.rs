@@ -131,14 +131,6 @@ impl<'a> Theatre<'a> {
     }
 
     fn conclude(&mut self, event: Event, mut outcome: Outcome, old: usize) -> Outcome {
-        let told = self.load.told();
-        let primary = self.node(self.primary);
-        if let Some((over, taken)) = self.over.take() {
-            // First what the old one has: what has come later to the new one is no stray.
-            let on_old = written(self.node(over), told.fates.oldest());
-            outcome.astray = astray(&on_old, &written(primary, told.fates.oldest()), &taken, &told);
-        }
-        outcome.judge(event, told, primary);
         outcome.idle_lost = self.load.idle_lost(self.stage);
         if let Some(leaving) = self.leaving.take() {
             self.load.renew_idle(self.stage);
@@ -148,7 +140,16 @@ impl<'a> Theatre<'a> {
                 self.examination.renew();
                 leaving.is_finished()
             });
+            self.stage.run(leaving).unwrap();
         }
+        let told = self.load.told();
+        let primary = self.node(self.primary);
+        if let Some((over, taken)) = self.over.take() {
+            // First what the old one has: what has come later to the new one is no stray.
+            let on_old = written(self.node(over), told.fates.oldest());
+            outcome.astray = astray(&on_old, &written(primary, told.fates.oldest()), &taken, &told);
+        }
+        outcome.judge(event, told, primary);
         if old != self.primary {
             self.node(old).reattach(primary).unwrap();
             self.node(old).set("synchronous_standby_names", SYNCHRONOUS).unwrap();
@@ -387,7 +388,7 @@ impl<'a> Theatre<'a> {
     fn pgweir_replaced(&mut self) {
         let successor = self.stage.weir_with(&self.tuning);
         let old = std::mem::replace(&mut self.weir, successor);
-        self.leaving = Some(old.leave(LONG));
+        self.leaving = Some(old.leave(4 * LONG));
         self.load.goes_on(50, 50, "whoever is there stays there");
         self.load.renew();
         self.examination.renew();
