@@ -16,7 +16,7 @@ use crate::config::settings::{
     ClientTlsMode, ClientTlsSettings, Listen, ServerTlsMode, ServerTlsSettings, TlsNegotiation,
 };
 use crate::monitor::{Monitor, MonitorSettings};
-use crate::net::listener::{self, Family, Listener, Sharing};
+use crate::net::listener::{self, Bound, Family, Listener, Sharing};
 use crate::net::staffing;
 use crate::net::stream::Stream;
 use crate::net::tls::{
@@ -106,7 +106,7 @@ impl Proxy {
         let context = Arc::new(build(Arc::new(settings), workers.crew().clone())?);
         let config = context.config.load_full();
         let sharing = if config.reuse_port { Sharing::WithSuccessor } else { Sharing::Alone };
-        let mut listeners = listen(&config.listen, sharing).await?;
+        let bound = bind(&config.listen, sharing).await?;
         let reloader = Arc::new(reload::Reloader::new(context.clone(), file, logs));
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -114,11 +114,7 @@ impl Proxy {
             Some(address) => Some(serve_http(address, sharing, &context, &stopped, &mut tasks)?),
             None => None,
         };
-        // Nothing fails any more: a predecessor is not robbed of its clients by one that does not run.
-        for listener in &mut listeners {
-            let shown = listener.show();
-            shown.map_err(|source| StartError::Listen { address: listener.address(), source })?;
-        }
+        let listeners = bound.into_iter().map(listen).collect::<Result<Vec<_>, _>>()?;
         let addresses = listeners.iter().map(Listener::address).collect();
         for runtime in workers.crew().runtimes() {
             drop(runtime.spawn(dormitory::run(context.clone())));
@@ -349,20 +345,25 @@ fn monitor_settings(config: &Settings, tls: &ServerTls) -> Result<MonitorSetting
     })
 }
 
-async fn listen(wanted: &[Listen], sharing: Sharing) -> Result<Vec<Listener>, StartError> {
-    let mut listeners = Vec::new();
+async fn bind(wanted: &[Listen], sharing: Sharing) -> Result<Vec<Bound>, StartError> {
+    let mut bound = Vec::new();
     for listen in wanted {
         let failed = |source| StartError::Listen { address: listen.to_string(), source };
         match listen {
             Listen::Tcp { host, port } => {
-                listeners.extend(Listener::tcp(host, *port, sharing).await.map_err(failed)?);
+                bound.extend(Bound::tcp(host, *port, sharing).await.map_err(failed)?);
             }
             Listen::Unix(path) => {
-                listeners.push(Listener::unix(path.clone(), sharing).await.map_err(failed)?);
+                bound.push(Bound::unix(path.clone(), sharing).await.map_err(failed)?);
             }
         }
     }
-    Ok(listeners)
+    Ok(bound)
+}
+
+fn listen(bound: Bound) -> Result<Listener, StartError> {
+    let address = bound.address();
+    bound.listen().map_err(|source| StartError::Listen { address, source })
 }
 
 fn serve_http(
@@ -373,7 +374,8 @@ fn serve_http(
     tasks: &mut JoinSet<()>,
 ) -> Result<std::net::SocketAddr, StartError> {
     let failed = |source| StartError::Listen { address: format!("http {address}"), source };
-    let listener = listener::bind(address, sharing, Family::Both).map_err(failed)?;
+    let listener =
+        listener::bind(address, sharing, Family::Both).and_then(listener::listen).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     let source = Arc::new(status::Source::new(context.clone()));
     let mut stopped = stopped.clone();
@@ -405,7 +407,8 @@ async fn accept(listener: Listener, door: Door, mut stopped: watch::Receiver<boo
         admit(stream, address, &door);
     }
     // A successor gets what comes from now on; who has been connected to this socket is served from it.
-    while let Some((stream, address)) = listener.accept_waiting().await {
+    for _ in 0..listener::BACKLOG {
+        let Some((stream, address)) = listener.accept_waiting().await else { break };
         admit(stream, address, &door);
     }
 }

@@ -126,10 +126,13 @@ fn a_commit_whose_server_is_lost_is_in_doubt_and_says_what_the_server_said() {
     let primary = scene.cluster.primary();
     primary.set("synchronous_standby_names", "nobody").unwrap();
     scene.run(async {
-        for (what, end) in [("a transaction", "COMMIT"), ("a write", "INSERT INTO done VALUES ('a write')")] {
+        let write = "INSERT INTO done VALUES ('a write')";
+        let ends = [("a transaction", "COMMIT"), ("a chain", "COMMIT AND CHAIN"), ("a write", write)];
+        for (what, end) in ends {
             let client = weir.connect().await;
-            if end == "COMMIT" {
-                client.batch_execute("BEGIN; INSERT INTO done VALUES ('a transaction')").await.unwrap();
+            if end != write {
+                let begin = format!("BEGIN; INSERT INTO done VALUES ('{what}')");
+                client.batch_execute(&begin).await.unwrap();
             }
             let (ended, ()) = tokio::join!(client.batch_execute(end), async {
                 tokio::task::block_in_place(|| terminate(primary, end.split(' ').next().unwrap(), "active"));

@@ -121,8 +121,11 @@ fn a_successor_takes_over_all_addresses_while_clients_stay_where_they_are() {
     let mut new = old.successor(&WORLD, &sections);
     old.signal(Signal::TERM);
     wait_until("it drains", || old.log().contains("draining"));
-    wait_until("the new one is asked", || asked(new.http).contains(&format!("\"pid\":{}", new.child.id())));
-    assert!(asked(new.http).contains("\"ready\":true"));
+    let ready = format!("\"pid\":{}", new.child.id());
+    wait_until("the new one is asked", || {
+        let answer = asked(new.http);
+        answer.contains(&ready) && answer.contains("\"ready\":true")
+    });
     let mut comes = Wire::connect_unix(&socket, &app()).unwrap();
     assert_eq!(comes.value("SELECT 1"), "1");
     assert_eq!(stays.value("SHOW application_name"), "mine");

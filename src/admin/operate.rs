@@ -47,6 +47,11 @@ pub async fn operate(operation: &Operation, user: &str, context: &Context) -> Re
 
 async fn pause(database: Option<&str>, context: &Context) -> Result<Answer, Fault> {
     context.pauses.pause(database);
+    if context.is_draining() {
+        // Nobody could end it: consoles are.
+        context.pauses.resume(None);
+        return Err(ended());
+    }
     let busy = || in_use(context, |of, _| database.is_none_or(|database| database == of));
     let answer =
         wait_until_unused(context, "PAUSE", busy, "Statements are held all the same; RESUME ends that.")
@@ -82,6 +87,9 @@ async fn wait_until_unused(
 ) -> Result<Answer, Fault> {
     let until = clock::now().plus(context.config.load().limits.hold_time);
     loop {
+        if context.is_draining() {
+            return Err(ended());
+        }
         let left = busy();
         if left == 0 {
             return Ok(Answer::done(tag));
@@ -92,6 +100,11 @@ async fn wait_until_unused(
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
+}
+
+fn ended() -> Fault {
+    Fault::proxy(SqlState::ADMIN_SHUTDOWN, "pgweir is shutting down")
+        .detail("A PAUSE ends with the process that was asked for it, and so does waiting for a DRAIN.")
 }
 
 fn find(name: &str, context: &Context) -> Result<NodeId, Fault> {

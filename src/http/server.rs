@@ -58,7 +58,9 @@ pub async fn serve(listener: TcpListener, source: Arc<dyn StatusSource>, shutdow
         }
     }
     // Who was connected before gets an answer.
-    while let Ok(Ok((stream, _))) = tokio::time::timeout(Duration::from_millis(1), listener.accept()).await {
+    for _ in 0..CONNECTIONS_MAX {
+        let waiting = tokio::time::timeout(Duration::from_millis(1), listener.accept()).await;
+        let Ok(Ok((stream, _))) = waiting else { break };
         let Ok(slot) = slots.clone().try_acquire_owned() else { break };
         connections.spawn(connection(stream, source.clone(), slot));
     }

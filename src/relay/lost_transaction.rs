@@ -87,7 +87,8 @@ impl Client {
         // The effects do not tell what else is in it: a write in front of the COMMIT, or behind a ROLLBACK.
         let is_alone = last.only_controls();
         let commits = match &last.effects[..] {
-            [Effect::Commit { chain: false }] => {
+            // What was to follow it has not begun, which the status says.
+            [Effect::Commit { .. }] => {
                 !was_ended && !(is_alone && (self.stays_failed(active) || self.has_only_read(active)))
             }
             [Effect::Rollback { chain: false }] => !was_ended && !is_alone,

@@ -330,6 +330,11 @@ impl<'a> Theatre<'a> {
         self.load.goes_on(50, 50, "writes go to the new primary");
         self.over = Some((old, newest(self.node(self.primary))));
         self.roads[old].becomes(Network::Whole);
+        // What was sent into the cut arrives now, if it ever does.
+        let app = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{}'", APP.name);
+        wait_until("nobody is left on the old primary", || {
+            self.node(old).sql_value(&app).unwrap().as_deref() == Some("0")
+        });
         self.load.goes_on(50, 50, "and when the old one is seen again");
     }
 

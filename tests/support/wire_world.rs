@@ -245,7 +245,8 @@ impl Program {
         // Another one may listen at the same addresses.
         wait_until("pgweir listens", || program.log().contains("listening"));
         wait_until("pgweir is ready", || {
-            TcpStream::connect(program.http).is_ok() && get(program.http, "/readyz").contains("primary")
+            TcpStream::connect(program.http).is_ok()
+                && get(program.http, "/readyz").contains("\"ready\":true")
         });
         program
     }

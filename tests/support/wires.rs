@@ -3,12 +3,16 @@
 #![allow(dead_code, reason = "no test binary uses all of it")]
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, gettid, move_into_link_name_space};
+
+/// A packet that was lost is sent again within less.
+const LONG: Duration = Duration::from_secs(10);
 
 /// What vanishes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -25,9 +29,12 @@ pub struct Wires {
     /// The cable's end here.
     device: String,
     /// Runs `ip` in the other namespace.
-    beyond: Option<Sender<(Vec<String>, Sender<()>)>>,
+    beyond: Option<Sender<Order>>,
     thread: Option<JoinHandle<()>>,
 }
+
+/// Words for `ip`, and where to say what came of it.
+type Order = (Vec<String>, Sender<Result<(), String>>);
 
 /// The cable's end there.
 const FAR_DEVICE: &str = "far";
@@ -48,17 +55,27 @@ impl Wires {
         });
         let (mut wires, listener) = listening.recv().map_err(|error| error.to_string())??;
         (wires.beyond, wires.thread) = (Some(orders), Some(thread));
+        for lost in [Lost { to_server: true, to_client: true }, Lost::default()] {
+            wires.try_lose(lost)?;
+        }
+        // The first packet waits until both ends are up.
+        let address = listener.local_addr().map_err(|error| error.to_string())?;
+        TcpStream::connect_timeout(&address, LONG).map_err(|error| error.to_string())?;
+        listener.accept().map_err(|error| error.to_string())?;
         Ok((wires, listener))
     }
 
     /// From now on this vanishes, and the rest arrives.
     pub fn lose(&self, lost: Lost) {
-        let here = neighbour(self.far, &self.device, lost.to_server);
-        ip(&here).unwrap();
+        self.try_lose(lost).unwrap();
+    }
+
+    fn try_lose(&self, lost: Lost) -> Result<(), String> {
+        ip(&neighbour(self.far, &self.device, lost.to_server))?;
         let there = neighbour(self.near, FAR_DEVICE, lost.to_client);
         let (done, is_done) = channel();
         self.beyond.as_ref().unwrap().send((there, done)).unwrap();
-        is_done.recv().unwrap();
+        is_done.recv().unwrap()
     }
 }
 
@@ -83,33 +100,34 @@ fn neighbour(address: Ipv4Addr, device: &str, lost: bool) -> Vec<String> {
 
 /// Makes the namespace, and moves this thread there.
 fn settle() -> Result<(Wires, TcpListener), String> {
-    // As unique as the thread: four addresses of 10.192.0.0/10 each.
+    // Four addresses each of those that are kept for such things (RFC 2544): as unique as threads are that
+    // live at the same time.
     let id = gettid().as_raw_nonzero().get().unsigned_abs();
-    let first = u32::from(Ipv4Addr::new(10, 192, 0, 0)) + (id % (1 << 20)) * 4;
+    let first = u32::from(Ipv4Addr::new(198, 18, 0, 0)) + (id % (1 << 15)) * 4;
     let (near, far) = (Ipv4Addr::from(first + 1), Ipv4Addr::from(first + 2));
     let (device, namespace) = (format!("weir{id}"), format!("weir{id}"));
     ip(&words(&format!("netns add {namespace}")))?;
     let opened = File::open(format!("/run/netns/{namespace}")).map_err(|error| error.to_string());
     let laid = ip(&words(&format!("link add {device} type veth peer name {FAR_DEVICE} netns {namespace}")));
+    let cable = laid.map(|()| Wires { near, far, device, beyond: None, thread: None });
     // The name is not needed any more; the namespace itself lasts as long as this thread and its sockets.
     ip(&words(&format!("netns del {namespace}")))?;
-    laid?;
-    let cable = Wires { near, far, device, beyond: None, thread: None };
-    ip(&words(&format!("addr add {near}/30 dev {}", cable.device)))?;
-    ip(&words(&format!("link set {} up", cable.device)))?;
+    let cable = cable?;
+    let near_end =
+        [format!("addr add {near}/30 dev {}", cable.device), format!("link set {} up", cable.device)];
+    near_end.iter().try_for_each(|order| ip(&words(order)))?;
     let moved =
         move_into_link_name_space(std::os::fd::AsFd::as_fd(&opened?), Some(LinkNameSpaceType::Network));
     moved.map_err(|error| error.to_string())?;
-    ip(&words(&format!("addr add {far}/30 dev {FAR_DEVICE}")))?;
-    ip(&words(&format!("link set {FAR_DEVICE} up")))?;
+    let far_end = [format!("addr add {far}/30 dev {FAR_DEVICE}"), format!("link set {FAR_DEVICE} up")];
+    far_end.iter().try_for_each(|order| ip(&words(order)))?;
     let listener = TcpListener::bind(SocketAddr::from((far, 0))).map_err(|error| error.to_string())?;
     Ok((cable, listener))
 }
 
-fn obey(orders: &Receiver<(Vec<String>, Sender<()>)>) {
+fn obey(orders: &Receiver<Order>) {
     while let Ok((order, done)) = orders.recv() {
-        ip(&order).unwrap();
-        done.send(()).unwrap();
+        done.send(ip(&order)).unwrap();
     }
 }
 
