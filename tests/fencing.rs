@@ -102,15 +102,16 @@ fn a_commit_behind_a_close_that_found_its_primary_deposed_fails_and_says_so() {
     }
 }
 
+fn signal(name: &str, pid: i32) {
+    let done = std::process::Command::new("kill").args([name, &pid.to_string()]).status().unwrap();
+    assert!(done.success());
+}
+
 #[test]
 fn a_commit_behind_a_close_whose_server_was_lost_fails_and_says_so() {
     let stage = Stage::with(Options::with_replicas(1), &SCHEMA);
     let weir = stage.weir();
     let primary = stage.cluster.primary();
-    let signal = |name: &str, pid: i32| {
-        let done = std::process::Command::new("kill").args([name, &pid.to_string()]).status().unwrap();
-        assert!(done.success());
-    };
     stage.run(async {
         let client = weir.connect().await;
         // The last one is prepared apart from its execution.
@@ -137,4 +138,47 @@ fn a_commit_behind_a_close_whose_server_was_lost_fails_and_says_so() {
         }
     });
     assert_eq!(primary.sql_value("SELECT count(*) FROM taken").unwrap().as_deref(), Some("4"));
+}
+
+#[test]
+fn whatever_would_commit_when_its_server_dies_is_told_and_its_session_lives() {
+    let stage = Stage::with(Options::with_replicas(1), &SCHEMA);
+    let tuning = Tuning { limits: vec!["hold_time: 25s".to_owned()], ..Tuning::default() };
+    let weir = stage.weir_with(&tuning);
+    let primary = stage.cluster.primary();
+    stage.run(async {
+        let client = weir.connect().await;
+        let forms = [
+            ("COMMIT", "08007"),
+            ("COMMIT AND CHAIN", "08007"),
+            ("COMMIT; SELECT 1", "08007"),
+            ("SELECT 1; COMMIT", "08007"),
+            // Prepared only.
+            ("END", "40001"),
+        ];
+        for (text, expected) in forms {
+            client.batch_execute("BEGIN; INSERT INTO taken DEFAULT VALUES").await.unwrap();
+            let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+            signal("-STOP", pid);
+            let told = async {
+                match text {
+                    "END" => client.prepare(text).await.map(|_| ()),
+                    _ => client.batch_execute(text).await,
+                }
+            };
+            let (told, ()) = tokio::join!(told, async {
+                tokio::task::block_in_place(|| {
+                    weir.wait_node(primary.name(), "has it in flight", |row| row.in_flight > 0);
+                    signal("-KILL", pid);
+                });
+            });
+            let error = told.expect_err(text);
+            assert_eq!(error.code().map(|code| code.code()), Some(expected), "{text}: {}", describe(&error));
+            drop(client.batch_execute("ROLLBACK").await);
+            wait_for("writes go on", async || {
+                client.batch_execute("INSERT INTO taken DEFAULT VALUES").await.is_ok()
+            })
+            .await;
+        }
+    });
 }

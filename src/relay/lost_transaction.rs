@@ -261,7 +261,8 @@ fn may_end(record: &GroupRecord) -> bool {
             Effect::Savepoint(_) | Effect::RollbackTo(_) | Effect::Release(_) | Effect::SetTransaction(_)
         )
     };
-    record.marks.contains(Marks::TRANSACTION_CONTROL)
+    record.executes
+        && record.marks.contains(Marks::TRANSACTION_CONTROL)
         && (record.effects.is_empty() || !record.effects.iter().all(stays))
 }
 
