@@ -330,8 +330,12 @@ impl<'a> Theatre<'a> {
         self.load.goes_on(50, 50, "writes go to the new primary");
         self.over = Some((old, newest(self.node(self.primary))));
         self.roads[old].becomes(Network::Whole);
-        // What was sent into the cut arrives now, if it ever does.
-        let app = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{}'", APP.name);
+        // What was sent into the cut arrives now, if it ever does. Who waits for a standby has written already, and
+        // does not notice that nobody listens any more.
+        let app = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = '{}' AND wait_event IS DISTINCT FROM 'SyncRep'",
+            APP.name
+        );
         wait_until("nobody is left on the old primary", || {
             self.node(old).sql_value(&app).unwrap().as_deref() == Some("0")
         });
