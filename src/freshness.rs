@@ -1,6 +1,7 @@
 //! Watermarks: which moments of the primary has a replica provably replayed?
 
 pub mod defect;
+pub mod doubt;
 pub mod fence;
 pub mod flush;
 pub mod forks;

@@ -5,13 +5,16 @@
 //! atomics; they never meet the lock.
 
 mod catch_up;
+mod dial;
 mod discover;
+mod doubt;
 mod fence;
 mod members;
 mod names;
 mod patroni;
 pub mod picture;
 mod probe;
+mod runs;
 mod settings;
 pub mod tls;
 mod tracked;
@@ -70,6 +73,8 @@ struct Shared {
     queries: Queries,
     /// Failovers that may have lost something.
     failovers: AtomicU64,
+    /// The newest commit that the primary's standbys have, made on purpose.
+    confirmed: tokio::sync::Mutex<Option<doubt::Confirmed>>,
 }
 
 /// What the nodes were asked so far.
@@ -154,6 +159,7 @@ impl Monitor {
             lines: Mutex::new(HashMap::new()),
             queries: Queries::default(),
             failovers: AtomicU64::new(0),
+            confirmed: tokio::sync::Mutex::default(),
         });
         let monitor = Monitor { shared };
         monitor.shared.spawn_probes();

@@ -13,6 +13,7 @@ pub mod catalogs;
 pub mod client;
 pub mod context;
 pub mod dormitory;
+pub mod doubt;
 pub mod draw;
 mod fence;
 pub mod find;

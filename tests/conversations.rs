@@ -54,6 +54,8 @@ struct Player {
     through: Running,
     /// The same with transactions that begin late.
     split: Running,
+    /// The same with commits that can be proven afterwards.
+    proving: Running,
 }
 
 impl Player {
@@ -65,7 +67,9 @@ impl Player {
         let through = world.proxy(&[("pool", "{ size: 2 }")]);
         let routing = ("routing", "{ transactions: [ split, retry_idempotent_begin ], on_lag: wait }");
         let split = world.proxy(&[("pool", "{ size: 2 }"), routing]);
-        Player { world, through, split }
+        let routing = ("routing", "{ prove_commits: true }");
+        let proving = world.proxy(&[("pool", "{ size: 2 }"), routing]);
+        Player { world, through, split, proving }
     }
 
     fn play(&self, conversation: &Conversation, port: u16, cut: Cut) -> Vec<String> {
@@ -152,7 +156,8 @@ fn recorded_conversations_have_the_answers_of_postgresql_wherever_their_bytes_ar
         let ways = [Cut::Nowhere, Cut::Everywhere].into_iter().chain((0..cuts).map(Cut::Once));
         let through = ways.map(|cut| (cut, &player.through, "as ever"));
         let split = [Cut::Nowhere, Cut::Everywhere].map(|cut| (cut, &player.split, "split"));
-        for (cut, proxy, how) in through.chain(split) {
+        let proving = [Cut::Nowhere, Cut::Everywhere].map(|cut| (cut, &player.proving, "proving"));
+        for (cut, proxy, how) in through.chain(split).chain(proving) {
             let name = format!("{} ({how}, cut {cut:?})", conversation.name);
             let alike = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 let found = player.play(conversation, proxy.port, cut);

@@ -36,6 +36,10 @@ static SPLIT: LazyLock<Running> = LazyLock::new(|| {
     ])
 });
 
+/// The same with transactions that tell what proves afterwards whether they were committed.
+static PROVING: LazyLock<Running> =
+    LazyLock::new(|| WORLD.proxy(&[("pool", "{ size: 2 }"), ("routing", "{ prove_commits: true }")]));
+
 /// How a script's bytes are written.
 #[derive(Clone, Copy, Debug)]
 enum Writing {
@@ -129,6 +133,12 @@ fn random_conversations_have_the_answers_of_postgresql() {
 #[test]
 fn random_conversations_with_split_transactions_have_the_answers_of_postgresql() {
     assert_all(&SPLIT, |dice| Talk::random(dice), false);
+}
+
+#[test]
+fn random_conversations_have_the_answers_of_postgresql_where_commits_can_be_proven() {
+    assert_all(&PROVING, |dice| Talk::random(dice), false);
+    assert_all(&PROVING, |dice| Talk::in_transactions(dice), true);
 }
 
 #[test]

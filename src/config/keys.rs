@@ -97,6 +97,7 @@ pub const ROUTING: Kind = Kind {
         "transactions",
         "token_mismatch",
         "lost_writes",
+        "prove_commits",
         "functions",
         "rules",
         "always_fresh",

@@ -209,6 +209,8 @@ pub struct RoutingSettings {
     pub token_mismatch: OnMismatch,
     /// What a session is told whose acknowledged write a failover has lost.
     pub lost_writes: OnLoss,
+    /// Do transactions tell what proves afterwards whether they were committed?
+    pub prove_commits: bool,
 }
 
 /// Rules: what they ask of a session, what of a statement, and the lists as they were written.
@@ -470,6 +472,7 @@ impl Default for RoutingSettings {
             rules: RuleSettings::default(),
             token_mismatch: OnMismatch::default(),
             lost_writes: OnLoss::default(),
+            prove_commits: false,
         }
     }
 }

@@ -118,6 +118,7 @@ fn routing(top: &Section<'_>, cluster: &ClusterSettings, reader: &mut Reader) ->
     reader.set(&mut settings.kick_flush, &section, "kick_flush", one_of(SWITCH, &[]));
     reader.set(&mut settings.token_mismatch, &section, "token_mismatch", one_of(MISMATCHES, &[]));
     reader.set(&mut settings.lost_writes, &section, "lost_writes", one_of(LOSSES, &[]));
+    reader.set(&mut settings.prove_commits, &section, "prove_commits", one_of(SWITCH, &[]));
     let functions = reader.section(&section.child("functions"), &keys::FUNCTIONS);
     settings.read_only_functions = names(&functions, "read_only", reader);
     settings.writing_functions = names(&functions, "writing", reader);

@@ -207,7 +207,9 @@ impl Picture {
         if tracked.health.state() == NodeState::Removed {
             return;
         }
+        tracked.runs.ended(view.live.freshness().incarnation);
         tracked.forget(&view.live);
+        tracked.runs.began(view.live.freshness().incarnation, identity.instance);
         tracked.attempted = true;
         // Another system behind the same address: its timelines are not this one's.
         if tracked.system_identifier != Some(identity.system_identifier) {
@@ -338,7 +340,9 @@ impl Picture {
             // Impossible while its connection lives: nothing is proven any more.
             tracked.forget(&view.live);
             tracked.timeline = None;
+            tracked.runs.distrust();
         }
+        sample.branch.iter().for_each(|&branch| tracked.runs.stands_by_on(branch));
         tracked.position = sample.replay;
         tracked.sent = sample.replay.map(|_| sample.sent);
         tracked.paused = sample.paused;
@@ -403,6 +407,7 @@ impl Picture {
         tracked.attempted = true;
         tracked.health.failed(failure, now, &policy);
         if failure != Failure::Late {
+            tracked.runs.ended(view.live.freshness().incarnation);
             tracked.forget(&view.live);
         }
         if view.last_error.as_deref() != Some(error) {

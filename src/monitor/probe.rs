@@ -9,6 +9,7 @@ use crate::freshness::flush::Unflushed;
 use crate::freshness::ring::{PrimarySample, WalGeometry};
 use crate::lsn::{Lsn, TimelineId};
 use crate::moment::Moment;
+use crate::monitor::dial::dial;
 use crate::monitor::picture::{Identity, Instance, ReplicaSample, Sample};
 use crate::monitor::settings::{Addresses, MonitorSettings};
 use crate::monitor::{AbortOnDrop, Shared, count, names};
@@ -20,10 +21,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{sleep_until, timeout, timeout_at};
-use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::PgLsn;
-use tokio_postgres::{Client, Config, NoTls, Row, Statement};
+use tokio_postgres::{Client, Row, Statement};
 
 /// Never more often than this, however many wait.
 const MIN_GAP: Duration = Duration::from_millis(1);
@@ -72,7 +72,10 @@ const BRANCH: &str = "SELECT GREATEST(
   (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()))";
 
 /// Its commit is synchronous, because it is transactional; nobody reads the message.
-const FLUSH: &str = "SELECT pg_catalog.pg_logical_emit_message(true, 'pgweir', '')";
+pub(super) const FLUSH: &str = "SELECT pg_catalog.pg_logical_emit_message(true, 'pgweir', '')";
+
+/// A flush of its own must not wait for standbys.
+const OPTIONS: &str = "-c jit=off -c default_transaction_read_only=off -c synchronous_commit=local";
 
 /// Of one name, so many addresses are tried.
 const ADDRESSES_MAX: usize = 8;
@@ -257,35 +260,18 @@ async fn open(
     address: Option<IpAddr>,
     wake: &Arc<Notify>,
 ) -> Result<(Link, Identity), Broken> {
-    let mut config = Config::new();
-    if let Some(address) = address {
-        config.hostaddr(address);
-    }
-    config
-        .host(&*at.host)
-        .port(at.port)
-        .user(&settings.user)
-        .dbname(&settings.database)
-        .application_name("pgweir monitor")
-        .connect_timeout(settings.policy.connect_timeout)
-        // A flush of its own must not wait for standbys.
-        .options("-c jit=off -c default_transaction_read_only=off -c synchronous_commit=local");
-    if let Some(password) = &settings.password {
-        config.password(password.as_str());
-    }
     let last_words = Arc::new(AtomicBool::new(false));
-    let (client, driver) = match &settings.tls {
-        None => {
-            config.ssl_mode(SslMode::Disable);
-            let (client, connection) = config.connect(NoTls).await.map_err(refused)?;
-            (client, drive(connection, wake, &last_words))
-        }
-        Some(tls) => {
-            tls.demand_in(&mut config);
-            let (client, connection) = config.connect(tls.connector()).await.map_err(refused)?;
-            (client, drive(connection, wake, &last_words))
+    // Its end wakes the probe, whose next query then tells why.
+    let ended = {
+        let (wake, last_words) = (Arc::clone(wake), Arc::clone(&last_words));
+        move |end: Result<(), tokio_postgres::Error>| {
+            if end.is_err_and(|error| is_goodbye(&error)) {
+                last_words.store(true, Ordering::Release);
+            }
+            wake.notify_one();
         }
     };
+    let (client, driver) = dial(settings, at, address, OPTIONS, ended).await.map_err(refused)?;
     let identity = client.query_one(IDENTITY, &[]).await.map_err(refused)?;
     let mut identity = identity_of(&identity).map_err(refused)?;
     let statement = match settings.defect {
@@ -313,22 +299,6 @@ async fn open(
         _driver: driver,
     };
     Ok((link, identity))
-}
-
-/// Runs the connection. Its end wakes the probe, whose next query then tells why.
-fn drive<F>(connection: F, wake: &Arc<Notify>, last_words: &Arc<AtomicBool>) -> AbortOnDrop
-where
-    F: Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static,
-{
-    let (wake, last_words) = (Arc::clone(wake), Arc::clone(last_words));
-    AbortOnDrop(tokio::spawn(async move {
-        if let Err(error) = connection.await
-            && is_goodbye(&error)
-        {
-            last_words.store(true, Ordering::Release);
-        }
-        wake.notify_one();
-    }))
 }
 
 impl Link {

@@ -9,6 +9,7 @@ use crate::lsn::{Lsn, TimelineId};
 use crate::moment::Moment;
 use crate::monitor::catch_up::CatchUp;
 use crate::monitor::picture::Instance;
+use crate::monitor::runs::Runs;
 use crate::node::{NodeId, Role};
 use std::sync::Arc;
 
@@ -23,6 +24,8 @@ pub struct Tracked {
     pub geometry: WalGeometry,
     /// Which running server it is; `None`: it was not asked yet.
     pub instance: Option<Instance>,
+    /// And which it was.
+    pub runs: Runs,
     /// Was it ever asked?
     pub attempted: bool,
     /// The timeline it is proven to be on.
@@ -59,6 +62,7 @@ impl Tracked {
             system_identifier: None,
             geometry: WalGeometry::default(),
             instance: None,
+            runs: Runs::default(),
             attempted: false,
             timeline: None,
             position: None,

@@ -3,7 +3,8 @@
 use crate::clock;
 use crate::cluster::health::Evidence;
 use crate::fault::SqlState;
-use crate::node::Role;
+use crate::moment::Moment;
+use crate::node::{NodeId, Role};
 use crate::relay::apart::is_stale_plan;
 use crate::relay::buffer::Active;
 use crate::relay::client::{Client, End, Replay};
@@ -41,6 +42,23 @@ pub(super) enum Withdrawal {
     ShutDown,
     /// Its copy of a statement is older than the schema that its client saw.
     Stale,
+    /// It is proven that this node, which was lost, has not committed it.
+    RolledBack(NodeId),
+}
+
+/// By whom a group was answered, and when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answered {
+    /// When the answer was complete.
+    pub now: Moment,
+    /// As what.
+    pub role: Role,
+    /// Who.
+    pub node: NodeId,
+    /// In which incarnation.
+    pub incarnation: u64,
+    /// The answer's checksum, where somebody wants it.
+    pub checksum: Option<u128>,
 }
 
 impl Client {
@@ -210,6 +228,11 @@ impl Client {
                 {
                     // SyncRepWaitForLSN: it says so, and then closes the connection without another word.
                     record.committed_locally = true;
+                    if record.told.is_some() {
+                        // Not before it is known what became of it.
+                        active.answers.pass(frame.len(), false);
+                        return Some(Digested::More);
+                    }
                 }
                 None
             }
@@ -290,6 +313,17 @@ impl Client {
                 self.session.forget_all();
             }
         }
+        self.account(active, record, status, &Answered { now, role, node, incarnation, checksum: answer });
+    }
+
+    /// What a complete answer means to the session.
+    pub(super) fn account(
+        &mut self,
+        active: &mut Active,
+        record: &GroupRecord,
+        status: TransactionStatus,
+        by: &Answered,
+    ) {
         if status == TransactionStatus::Idle && active.exchange.groups.is_empty() {
             self.session.forget_portals();
         }
@@ -297,7 +331,7 @@ impl Client {
         let ends = |effect: &&Effect| matches!(effect, Effect::Commit { .. } | Effect::Rollback { .. });
         let multi =
             record.marks.contains(Marks::MULTI_STATEMENT) || record.effects.iter().filter(ends).count() > 1;
-        self.note_block(active, record, status, role, answer);
+        self.note_block(active, record, status, by.role, by.checksum);
         let had_settings = self.session.state.settings().clone();
         let had_written = self.session.state.floor.write;
         let new_pins = self.session.state.group_ended(
@@ -309,9 +343,9 @@ impl Client {
                 wrote: record.wrote(),
                 ddl: record.marks.contains(Marks::DDL),
                 saw: record.saw(),
-                now,
-                node,
-                incarnation,
+                now: by.now,
+                node: by.node,
+                incarnation: by.incarnation,
             },
             &mut |settings| self.context.intern(settings),
         );
@@ -367,6 +401,7 @@ impl Client {
             Withdrawal::Lost => (&counters.replays_lost, "connection_lost"),
             Withdrawal::ShutDown => (&counters.replays_lost, "shut_down"),
             Withdrawal::Stale => (&counters.replays_stale, "stale_statement"),
+            Withdrawal::RolledBack(_) => (&counters.replays_lost, "rolled_back"),
         };
         counter.fetch_add(1, Ordering::Relaxed);
         self.context.metrics.replayed(word);
@@ -374,7 +409,11 @@ impl Client {
         let front = active.exchange.groups.front();
         let fingerprint = front.and_then(|record| record.fingerprint);
         let tried = front.map_or(0, |record| record.tried);
-        let node = node.filter(|_| cause != Withdrawal::Stale);
+        let node = match cause {
+            Withdrawal::Stale => None,
+            Withdrawal::RolledBack(node) => Some(node),
+            _ => node,
+        };
         let failed_it = node.map_or(0, |node| 1_u64.checked_shl(u32::from(node.0)).unwrap_or(0));
         // Once on another replica, then on the primary.
         let for_primary = matches!(cause, Withdrawal::ReadOnly | Withdrawal::Standby) || tried != 0;
@@ -414,6 +453,7 @@ pub enum Digested {
 
 fn is_looked_into(active: &Active, tag: u8) -> bool {
     match tag {
+        b'D' => active.exchange.queue.is_telling(),
         b'Z' | b'C' | b'E' | b'S' | b'N' | b'A' => true,
         b't' | b'T' | b'n' => active.exchange.queue.is_learning(),
         _ => false,

@@ -382,6 +382,8 @@ pub struct Active {
     pub ready_after_skip: bool,
     /// The end of an answer that others are to know of before the client does.
     pub withheld: Option<Box<crate::relay::bonds::Withheld>>,
+    /// The group in flight, whose server was lost, may have been committed.
+    pub doubt: Option<Box<crate::relay::doubt::InDoubt>>,
 }
 
 impl Active {
@@ -395,6 +397,7 @@ impl Active {
             && self.copy_left == 0
             && !self.skip_to_sync
             && self.withheld.is_none()
+            && self.doubt.is_none()
     }
 
     /// The replies that are ours to give and whose turn it is; never in the middle of a message.
@@ -424,7 +427,7 @@ impl Active {
         (self.to_server_written, self.copy_left) = (0, 0);
         (self.skip_to_sync, self.ready_after_skip) = (false, false);
         (self.wanted, self.leaving) = (0, false);
-        self.withheld = None;
+        (self.withheld, self.doubt) = (None, None);
     }
 
     /// Grown by a large message; not worth keeping.

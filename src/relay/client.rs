@@ -290,6 +290,9 @@ impl Client {
     /// Serves until nothing is in flight.
     async fn busy(&mut self, active: &mut Active) -> Result<(), End> {
         loop {
+            if active.doubt.is_some() {
+                Box::pin(self.settle_doubt(active)).await?;
+            }
             while active.withheld.is_some() {
                 Box::pin(self.publish(active)).await?;
             }

@@ -2,7 +2,7 @@
 
 use crate::config::Settings;
 use crate::routing::request::Consistency;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Single values of the configuration in force. Each is right by itself; whoever needs two that belong
@@ -13,6 +13,7 @@ pub struct Glance {
     idle_timeout: AtomicU64,
     pipeline: AtomicUsize,
     message_size: AtomicUsize,
+    proves_commits: AtomicBool,
     overrides: AtomicU64,
 }
 
@@ -26,6 +27,7 @@ impl Glance {
             idle_timeout: AtomicU64::new(NEVER),
             pipeline: AtomicUsize::new(1),
             message_size: AtomicUsize::new(0),
+            proves_commits: AtomicBool::new(false),
             overrides: AtomicU64::new(overrides),
         };
         glance.show(config);
@@ -39,6 +41,7 @@ impl Glance {
         self.level.store(config.routing.policy.consistency as usize, Ordering::Relaxed);
         self.idle_timeout.store(limits.client_idle_timeout.map_or(NEVER, nanos), Ordering::Relaxed);
         self.pipeline.store(limits.pipeline as usize, Ordering::Relaxed);
+        self.proves_commits.store(config.routing.prove_commits, Ordering::Relaxed);
         self.message_size
             .store(usize::try_from(limits.message_size).unwrap_or(usize::MAX), Ordering::Relaxed);
     }
@@ -70,6 +73,11 @@ impl Glance {
     /// `limits.message_size`, in bytes.
     pub fn message_size(&self) -> usize {
         self.message_size.load(Ordering::Relaxed)
+    }
+
+    /// `routing.prove_commits`.
+    pub fn proves_commits(&self) -> bool {
+        self.proves_commits.load(Ordering::Relaxed)
     }
 
     /// The epoch of the overrides.

@@ -75,8 +75,11 @@ impl Client {
     /// The server connection is gone.
     pub fn lost_server(&mut self, active: &mut Active, lost: Lost) -> Result<(), End> {
         self.doubt_bonds(active);
-        let held = self.session.state.held();
         self.tell_of_lost(active.exchange.groups.len(), &lost);
+        let lost = match self.comes_in_doubt(active, lost) {
+            Ok(()) => return Ok(()),
+            Err(lost) => lost,
+        };
         if active.answers.is_holding() {
             // What the client has not seen of an answer is none.
             active.answers.withdraw();
@@ -113,18 +116,24 @@ impl Client {
             self.drop_connection();
             return Ok(());
         }
+        self.lost_in_flight(active, &lost)
+    }
+
+    /// What was in flight is told what is known of it; the session goes on where it can.
+    pub(super) fn lost_in_flight(&mut self, active: &mut Active, lost: &Lost) -> Result<(), End> {
+        let held = self.session.state.held();
         self.end_in_flight(active);
         // Behind a lost BEGIN or SET, the rest of the pipeline would run without it.
         let opening = Marks::TRANSACTION_CONTROL.with(Marks::SESSION_EFFECT);
         let opens = active.exchange.groups.iter().any(|record| record.marks.intersects(opening));
         let keeps = held != Held::Free || self.tenant.mode() == PoolMode::Session;
         if self.is_block_on_replica() && !active.answers.is_mid_message() {
-            self.lost_read_only(active, &lost);
+            self.lost_read_only(active, lost);
             return Ok(());
         }
         let is_settled = match self.is_promised() {
-            true => !opens && self.lost_apart(active, &lost),
-            false => self.lost_transaction(active, &lost),
+            true => !opens && self.lost_apart(active, lost),
+            false => self.lost_transaction(active, lost),
         };
         if is_settled {
             return Ok(());
@@ -132,9 +141,9 @@ impl Client {
         if keeps || opens || active.answers.is_mid_message() {
             self.drop_connection();
             active.answers.drop_unseen();
-            return Err(End::Fatal(Box::new(lost_for_good(&lost, &active.exchange.groups))));
+            return Err(End::Fatal(Box::new(lost_for_good(lost, &active.exchange.groups))));
         }
-        self.answer_lost(active, TransactionStatus::Idle, &|record| fate(record, &lost));
+        self.answer_lost(active, TransactionStatus::Idle, &|record| fate(record, lost));
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use crate::relay::lost::Lost;
 use crate::relay::transcript::Unreplayed;
 use crate::routing::request::Held;
 use crate::session::block::Runs;
-use crate::session::exchange::GroupRecord;
+use crate::session::exchange::{Asks, GroupRecord};
 use crate::session::group::Group;
 use crate::sql::class::{Access, Marks, Why};
 use crate::sql::effects::Effect;
@@ -182,11 +182,11 @@ impl Client {
     pub(super) fn was_shut_down(&self, active: &Active, lost: &Lost) -> bool {
         lost.why.sqlstate == SqlState::ADMIN_SHUTDOWN
             && !active.exchange.open
-            && active
-                .exchange
-                .groups
-                .front()
-                .is_some_and(|front| !front.completed && !front.committed_locally)
+            && active.exchange.groups.front().is_some_and(|front| {
+                // What is asked behind it comes before its commit.
+                let before = front.asks == Asks::Behind && front.told.is_none();
+                (!front.completed || before) && !front.committed_locally
+            })
             && active.exchange.groups.iter().all(|record| record.resumable || record.retriable)
     }
 
@@ -282,7 +282,7 @@ pub(super) fn last_words(record: &GroupRecord, lost: &Lost) -> String {
 }
 
 /// Nothing of a transaction is left, and whoever retries 40001 is right to do so.
-fn lost_before_commit(lost: Option<&Lost>) -> Fault {
+pub(super) fn lost_before_commit(lost: Option<&Lost>) -> Fault {
     let fault = Fault::server(SqlState::SERIALIZATION_FAILURE, "the server of this transaction was lost")
         .hint("Nothing of it was committed. Retry the transaction.");
     match lost {

@@ -107,7 +107,7 @@ impl Client {
     }
 
     /// Is it a plain COMMIT, and nothing else?
-    fn only_ends(&self, active: &Active, group: &Group) -> bool {
+    pub(super) fn only_ends(&self, active: &Active, group: &Group) -> bool {
         group.marks.contains(Marks::TRANSACTION_CONTROL)
             && active
                 .requests

@@ -1,5 +1,7 @@
 //! What is in flight: request groups whose answers are not complete, and the replies they are owed.
 
+use crate::freshness::doubt::Told;
+use crate::lsn::TimelineId;
 use crate::moment::Moment;
 use crate::routing::reason::Reason;
 use crate::session::group::{Group, GroupBuilder};
@@ -63,6 +65,12 @@ pub struct GroupRecord {
     pub completed: bool,
     /// Did the server say that it is committed, and that its wait for standbys was cut short?
     pub committed_locally: bool,
+    /// Where it is asked what can be proven of it afterwards.
+    pub asks: Asks,
+    /// The timeline of the server that it is asked on.
+    pub timeline: TimelineId,
+    /// What it told.
+    pub told: Option<Told>,
     /// Which name its text has on the server.
     pub translation: Option<Translation>,
     /// The causal key that it may write under.
@@ -73,6 +81,18 @@ pub struct GroupRecord {
     pub transcribed: Option<Vec<u8>>,
     /// Where the portal at hand is that of a BEGIN that the server is not sent: its answer.
     pub(super) begins: Option<&'static [u8]>,
+}
+
+/// Where a group's transaction is asked for its number, if at all: before it is committed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Asks {
+    /// Nowhere.
+    #[default]
+    Nothing,
+    /// Behind what it executes: it is a transaction of its own.
+    Behind,
+    /// In front of the COMMIT that it is.
+    InFront,
 }
 
 /// The causal key that a group may write under.
@@ -107,6 +127,9 @@ impl GroupRecord {
             resumable: false,
             completed: false,
             committed_locally: false,
+            asks: Asks::Nothing,
+            timeline: TimelineId(0),
+            told: None,
             translation: None,
             bond: None,
             promised: false,
@@ -137,6 +160,9 @@ impl GroupRecord {
             resumable: false,
             completed: false,
             committed_locally: false,
+            asks: Asks::Nothing,
+            timeline: TimelineId(0),
+            told: None,
             translation: None,
             bond: None,
             promised: false,

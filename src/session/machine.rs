@@ -7,6 +7,7 @@ mod names;
 mod promised;
 mod sql;
 mod texts;
+mod told;
 
 pub use apart::Estranged;
 pub use asleep::Asleep;
@@ -218,6 +219,7 @@ impl Session {
     ) -> Result<(), FrameError> {
         let mut rest = bytes;
         let mut parsed = 0;
+        Session::ask_in_front(exchange, to);
         while let Some(head) = header(rest, usize::MAX)? {
             let Some((frame, behind)) = rest.split_at_checked(head.frame_len) else {
                 return Err(FrameError::Body { tag: head.tag });
@@ -289,6 +291,7 @@ impl Session {
             },
             b'S' if exchange.queue.is_copying_in() => exchange.ignore_sync(),
             b'S' => {
+                Session::ask_behind(exchange, to);
                 plain(Kind::Sync, frame, &mut exchange.queue, to);
             }
             b'F' => plain(Kind::FunctionCall, frame, &mut exchange.queue, to),
@@ -305,6 +308,9 @@ impl Session {
         exchange: &mut Exchange,
         to: &mut Outgoing<'_>,
     ) -> Result<(), FrameError> {
+        if self.query_in_parts(frame, class, exchange, to)? {
+            return Ok(());
+        }
         let undo = self.replace_unnamed(&exchange.queue, to);
         to.server.unnamed = 0;
         if let Some(class) = class
@@ -429,6 +435,14 @@ impl Session {
         if matches!(tag, b't' | b'T' | b'n') {
             self.learn(tag, frame, exchange);
         }
+        // What we asked is neither the end of the client's statement nor a row of it.
+        let telling = matches!(tag, b'C' | b'D') && exchange.queue.is_telling();
+        if telling
+            && tag == b'D'
+            && let Some(record) = exchange.groups.front_mut()
+        {
+            record.told = told::told_in(frame);
+        }
         let mut renamed = if tag == b'E' { prepared::in_clients_words(frame, &self.names) } else { None };
         if matches!(tag, b'E' | b'N')
             && let Some(translation) = exchange.groups.front().and_then(|record| record.translation)
@@ -453,7 +467,9 @@ impl Session {
             other => undo_name(other, names, unnamed),
         })?;
         exchange.skipping |= verdict.skipping;
-        self.note(tag, frame, verdict.ends_ignored, exchange);
+        if !telling {
+            self.note(tag, frame, verdict.ends_ignored, exchange);
+        }
         let mut done = match verdict.group_done {
             true => {
                 let status = backend::ready(frame).ok_or(Unexpected { tag })?;
@@ -483,6 +499,11 @@ impl Session {
             (pass, _) => told.map_or(pass, |told| Pass::Replace(told.into())),
         };
         Ok(Outcome { pass, done })
+    }
+
+    /// The transaction has ended, though no server could say so.
+    pub fn is_settled(&mut self) {
+        self.unsettled = false;
     }
 
     /// A statement is described (where somebody learns from it, the frame is here).

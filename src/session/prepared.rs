@@ -7,7 +7,7 @@ mod shape;
 mod translation;
 
 pub use scope::Scope;
-pub use server::{Cause, Held, PreparedCounts, ServerStatements};
+pub use server::{Cause, Held, PreparedCounts, ServerStatements, TELLS};
 pub use shape::Shape;
 pub use translation::Translation;
 

@@ -6,6 +6,7 @@
 //! ```
 
 use crate::session::prepared::{ClientStatement, Unnamed};
+use crate::wire::writers;
 use std::collections::VecDeque;
 
 /// Which request a reply answers.
@@ -48,6 +49,10 @@ pub enum Act {
     Inspect,
     /// pgweir asked while the client asked nothing: not even an error is the client's.
     Own,
+    /// pgweir asked, and what the transaction tells is kept (`machine/told.rs`).
+    Tell,
+    /// pgweir asked in the client's place, who gets what describes rows and does not hear that there are none.
+    Columns,
     /// The client asked, pgweir answers: these bytes, and no server message.
     Fabricate(&'static [u8]),
     /// The request was made to fail on purpose; its error becomes these bytes.
@@ -222,6 +227,36 @@ impl ReplyQueue {
         self.owed.front().is_some_and(|owed| matches!(owed.act, Act::Learn(_) | Act::Inspect))
     }
 
+    /// Does the reply at the front tell of its transaction?
+    pub fn is_telling(&self) -> bool {
+        self.owed.front().is_some_and(|owed| owed.act == Act::Tell)
+    }
+
+    /// What the client is still owed of the group at the front, if all that it asked has worked, and it is not
+    /// known what `Execute` was to say but this.
+    pub fn finish(&mut self, executed: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for owed in std::mem::take(self).owed {
+            match (owed.act, owed.kind) {
+                (Act::Fabricate(fabricated), _) => bytes.extend_from_slice(fabricated),
+                (Act::Forward | Act::Learn(_), kind) => match kind {
+                    Kind::Parse => bytes.extend_from_slice(&writers::PARSE_COMPLETE),
+                    Kind::Bind => bytes.extend_from_slice(&writers::BIND_COMPLETE),
+                    Kind::DescribePortal => bytes.extend_from_slice(&writers::NO_DATA),
+                    Kind::DescribeStatement => {
+                        bytes.extend_from_slice(&writers::NO_PARAMETERS);
+                        bytes.extend_from_slice(&writers::NO_DATA);
+                    }
+                    Kind::Execute => bytes.extend_from_slice(executed),
+                    Kind::Close => bytes.extend_from_slice(&writers::CLOSE_COMPLETE),
+                    Kind::Query | Kind::FunctionCall | Kind::Sync | Kind::CopyEnd | Kind::Note => {}
+                },
+                _ => {}
+            }
+        }
+        bytes
+    }
+
     /// What becomes of the reply at the front.
     pub fn front_act(&self) -> Option<&Act> {
         self.owed.front().map(|owed| &owed.act)
@@ -276,9 +311,13 @@ impl ReplyQueue {
                 Act::ReplaceError(bytes) => Pass::Replace(bytes.clone()),
                 Act::Own => Pass::Swallow,
                 // An error belongs to the client whoever asked: nothing after it is answered.
-                Act::Forward | Act::Learn(_) | Act::Swallow | Act::Inspect | Act::Fabricate(_) => {
-                    Pass::Forward
-                }
+                Act::Forward
+                | Act::Learn(_)
+                | Act::Swallow
+                | Act::Inspect
+                | Act::Tell
+                | Act::Columns
+                | Act::Fabricate(_) => Pass::Forward,
             };
             self.copy_in = false;
             let (ends_ignored, skipping) = self.fail(kind, undo);
@@ -286,9 +325,14 @@ impl ReplyQueue {
         }
         let pass = match front.act {
             Act::Forward | Act::Learn(_) => Pass::Forward,
-            Act::Swallow | Act::Inspect | Act::Own | Act::Fabricate(_) | Act::ReplaceError(_) => {
-                Pass::Swallow
-            }
+            Act::Columns if tag != b'n' => Pass::Forward,
+            Act::Tell
+            | Act::Columns
+            | Act::Swallow
+            | Act::Inspect
+            | Act::Own
+            | Act::Fabricate(_)
+            | Act::ReplaceError(_) => Pass::Swallow,
         };
         match kind.on(tag) {
             Step::Stays => Ok(verdict(pass)),
@@ -309,7 +353,7 @@ impl ReplyQueue {
     fn asynchronous(&self, tag: u8) -> Pass {
         // A notification is always the client's, and a parameter ends up as its session has it.
         match self.front_act() {
-            Some(Act::Swallow | Act::Own) if tag == b'N' => Pass::Swallow,
+            Some(Act::Swallow | Act::Own | Act::Tell) if tag == b'N' => Pass::Swallow,
             Some(Act::Inspect) if tag != b'A' => Pass::Swallow,
             _ => Pass::Forward,
         }

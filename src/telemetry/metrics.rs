@@ -216,6 +216,11 @@ impl Metrics {
         self.counter(names::REPLAYS, &[("cause", cause.into())]).increment(1);
     }
 
+    /// It is known, or not, what became of a transaction whose server was lost. Rare.
+    pub fn settled(&self, verdict: &'static str) {
+        self.counter(names::SETTLED, &[("verdict", verdict.into())]).increment(1);
+    }
+
     /// What `node` was sent so far.
     pub fn traffic(&self, node: &str) -> Traffic {
         let mut traffic = Traffic::default();

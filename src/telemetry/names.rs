@@ -73,11 +73,13 @@ pub const STANDBYS_FOUND: &str = "pgweir_standbys_found";
 pub const CAUSAL_STORE_UP: &str = "pgweir_causal_store_up";
 /// No labels; absent without a store.
 pub const CAUSAL_STORE_FAILURES: &str = "pgweir_causal_store_failures_total";
+/// By `verdict`.
+pub const SETTLED: &str = "pgweir_settled_transactions_total";
 /// By `version`.
 pub const BUILD_INFO: &str = "pgweir_build_info";
 
 /// All of them, with the help text.
-pub const ALL: [(&str, Kind, &str); 32] = [
+pub const ALL: [(&str, Kind, &str); 33] = [
     (STATEMENTS, Kind::Counter, "Statements by where they went and why"),
     (STATEMENT_SECONDS, Kind::Histogram, "Time from a request to its complete answer"),
     (POOL_ACTIVE, Kind::Gauge, "Server connections in use"),
@@ -98,6 +100,11 @@ pub const ALL: [(&str, Kind, &str); 32] = [
     (NODES_LEFT_OUT, Kind::Gauge, "Nodes that are not used: 64 other names have been nodes since the start"),
     (PINS, Kind::Counter, "Sessions pinned to one server connection, by reason"),
     (REPLAYS, Kind::Counter, "Statements sent again after a replica could not finish them, by cause"),
+    (
+        SETTLED,
+        Kind::Counter,
+        "Transactions whose server was lost before it said what became of them, by what is proven",
+    ),
     (CLIENTS, Kind::Gauge, "Client connections"),
     (
         CLIENTS_ASLEEP,

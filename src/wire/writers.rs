@@ -15,10 +15,14 @@ pub const PARSE_COMPLETE: [u8; 5] = *b"1\0\0\0\x04";
 pub const BIND_COMPLETE: [u8; 5] = *b"2\0\0\0\x04";
 /// NoData.
 pub const NO_DATA: [u8; 5] = *b"n\0\0\0\x04";
+/// ParameterDescription of a statement without any.
+pub const NO_PARAMETERS: [u8; 7] = *b"t\0\0\0\x06\0\0";
 /// CloseComplete.
 pub const CLOSE_COMPLETE: [u8; 5] = *b"3\0\0\0\x04";
 /// Sync.
 pub const SYNC: [u8; 5] = *b"S\0\0\0\x04";
+/// Flush.
+pub const FLUSH: [u8; 5] = *b"H\0\0\0\x04";
 /// Terminate.
 pub const TERMINATE: [u8; 5] = *b"X\0\0\0\x04";
 /// EmptyQueryResponse.
@@ -75,6 +79,22 @@ pub fn statement(out: &mut Vec<u8>, tag: u8, name: &[u8]) {
     message(out, tag, |out| {
         out.push(b'S');
         cstr(out, name);
+    });
+}
+
+/// Describe (`D`) or Close (`C`) of a portal.
+pub fn portal(out: &mut Vec<u8>, tag: u8, name: &[u8]) {
+    message(out, tag, |out| {
+        out.push(b'P');
+        cstr(out, name);
+    });
+}
+
+/// An Execute message for all rows.
+pub fn execute(out: &mut Vec<u8>, portal: &[u8]) {
+    message(out, b'E', |out| {
+        cstr(out, portal);
+        out.extend_from_slice(&[0; 4]);
     });
 }
 

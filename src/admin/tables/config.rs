@@ -219,6 +219,7 @@ fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
         rules,
         token_mismatch,
         lost_writes,
+        prove_commits,
     } = routing;
     let RuleSettings { rules, subjects: _, always_fresh, may_be_stale } = rules;
     let RoutingPolicy {
@@ -255,6 +256,7 @@ fn of_routing(routing: &RoutingSettings, pairs: &mut Pairs) {
         ("transactions", cell(transactions_words(*transactions, *retry_begin))),
         ("token_mismatch", cell(mismatch_word(*token_mismatch))),
         ("lost_writes", cell(loss_word(*lost_writes))),
+        ("prove_commits", cell(prove_commits)),
         ("functions.read_only", cell(list(read_only_functions.iter().cloned()))),
         ("functions.writing", cell(list(writing_functions.iter().cloned()))),
         ("always_fresh", cell(list(always_fresh.iter().cloned()))),

@@ -7,6 +7,7 @@ use crate::cluster::roles::Claim;
 use crate::cluster::view::{NodeState, NodeView};
 use crate::moment::Moment;
 use crate::monitor::picture::{Outcome, Picture};
+use crate::monitor::runs::Runs;
 use crate::node::{NodeId, Role};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -112,6 +113,11 @@ impl Picture {
         self.view.generation += 1;
         self.redraw(Moment::NEVER);
         Outcome { view: Some(self.view.clone()), ..Outcome::default() }
+    }
+
+    /// The runs of `node` that are known.
+    pub(in crate::monitor) fn runs(&self, node: NodeId) -> Option<&Runs> {
+        self.tracked.get(node.index()).map(|tracked| &tracked.runs)
     }
 
     /// The primary, and then the standbys that answer and are proven to be on its branch; nobody without a primary.

@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Statements of one server connection that may be there unknown to us.
 const DOUBTED_MAX: usize = 1000;
 
+/// Stands for the statement that asks a transaction for its number, where ids stand for those of clients.
+pub const TELLS: u64 = u64::MAX;
+
 /// What a pool's connections have prepared, counted; shared by all of them.
 #[derive(Debug, Default)]
 pub struct PreparedCounts {
@@ -44,6 +47,8 @@ pub struct ServerStatements {
     counts: Arc<PreparedCounts>,
     /// Is it no longer known what is prepared? Then the connection may not be used again.
     pub distrusted: bool,
+    /// Is it prepared what asks a transaction for its number (`machine/told.rs`)?
+    pub tells: bool,
     /// The tag of the session's unnamed statement that the server holds; 0: none of ours.
     pub unnamed: u64,
 }
@@ -123,7 +128,10 @@ impl ServerStatements {
 
     /// It is not prepared after all.
     pub fn remove(&mut self, id: u64) {
-        self.take(id);
+        match id {
+            TELLS => self.tells = false,
+            id => drop(self.take(id)),
+        }
     }
 
     /// It is prepared once more behind a request that may fail, or not as others need it.
@@ -152,6 +160,7 @@ impl ServerStatements {
         self.counts.open.fetch_sub(self.prepared.len() as u64, Ordering::Relaxed);
         self.prepared.clear();
         self.doubted.clear();
+        self.tells = false;
         self.unnamed = 0;
     }
 

@@ -1,0 +1,54 @@
+//! Makes a connection of the monitor's.
+
+use crate::cluster::view::NodeView;
+use crate::monitor::AbortOnDrop;
+use crate::monitor::settings::MonitorSettings;
+use std::future::Future;
+use std::net::IpAddr;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{Client, Config, Error, NoTls};
+
+/// Connects to a node as its monitor, with these settings (`options` of the startup packet) besides; `ended` is
+/// told how the connection has ended.
+pub(super) async fn dial(
+    settings: &MonitorSettings,
+    at: &NodeView,
+    address: Option<IpAddr>,
+    options: &str,
+    ended: impl FnOnce(Result<(), Error>) + Send + 'static,
+) -> Result<(Client, AbortOnDrop), Error> {
+    let mut config = Config::new();
+    if let Some(address) = address {
+        config.hostaddr(address);
+    }
+    config
+        .host(&*at.host)
+        .port(at.port)
+        .user(&settings.user)
+        .dbname(&settings.database)
+        .application_name("pgweir monitor")
+        .connect_timeout(settings.policy.connect_timeout)
+        .options(options);
+    if let Some(password) = &settings.password {
+        config.password(password.as_str());
+    }
+    match &settings.tls {
+        None => {
+            config.ssl_mode(SslMode::Disable);
+            let (client, connection) = config.connect(NoTls).await?;
+            Ok((client, drive(connection, ended)))
+        }
+        Some(tls) => {
+            tls.demand_in(&mut config);
+            let (client, connection) = config.connect(tls.connector()).await?;
+            Ok((client, drive(connection, ended)))
+        }
+    }
+}
+
+fn drive<F>(connection: F, ended: impl FnOnce(Result<(), Error>) + Send + 'static) -> AbortOnDrop
+where
+    F: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    AbortOnDrop(tokio::spawn(async move { ended(connection.await) }))
+}

@@ -1,0 +1,224 @@
+//! Writes and COMMITs whose server was lost before it said what became of them, where that can be proven
+//! (`routing.prove_commits`): their transactions have told their numbers (`session/machine/told.rs`), and the
+//! primary that is there then is asked what became of those (`monitor/doubt.rs`).
+
+use crate::clock;
+use crate::fault::SqlState;
+use crate::freshness::doubt::{Doubt, Verdict};
+use crate::lsn::TimelineId;
+use crate::moment::Moment;
+use crate::node::{NodeId, Role};
+use crate::relay::answer::{Answered, Withdrawal};
+use crate::relay::buffer::Active;
+use crate::relay::client::{Client, End};
+use crate::relay::lost::Lost;
+use crate::relay::lost_transaction::{Ended, lost_before_commit};
+use crate::relay::reach::Holding;
+use crate::session::block::Runs;
+use crate::session::exchange::{Asks, GroupRecord};
+use crate::session::group::Group;
+use crate::sql::class::{Access, Why};
+use crate::sql::effects::Effect;
+use crate::wire::backend::TransactionStatus;
+use crate::wire::frame::header;
+use crate::wire::writers;
+use std::sync::atomic::Ordering;
+
+/// What a COMMIT is answered.
+const COMMITTED: &[u8] = b"C\0\0\0\x0bCOMMIT\0";
+
+/// The group in flight may have been committed, and somebody may know.
+#[derive(Debug)]
+pub struct InDoubt {
+    /// `None`: it has written nothing.
+    doubt: Option<Doubt>,
+    /// Where it was, in which incarnation.
+    at: (NodeId, u64),
+    /// What its server said last.
+    lost: Lost,
+    ended: Option<Ended>,
+}
+
+impl Client {
+    /// Where the group's transaction is to be asked for its number, and on which timeline its server is.
+    pub(super) fn asks_in(&self, active: &Active, group: &Group, record: &GroupRecord) -> (Asks, TimelineId) {
+        const NOTHING: (Asks, TimelineId) = (Asks::Nothing, TimelineId(0));
+        if !self.context.glance.proves_commits() {
+            return NOTHING;
+        }
+        let alone = group.complete && group.executes && active.exchange.is_between_groups();
+        let asks = match self.session.state.status() {
+            _ if !alone => Asks::Nothing,
+            TransactionStatus::Idle if record.resumable && self.is_free() && is_write(group) => Asks::Behind,
+            TransactionStatus::InBlock if self.is_plain_commit(active, group) => Asks::InFront,
+            _ => Asks::Nothing,
+        };
+        match self.proven_timeline() {
+            Some(timeline) if asks != Asks::Nothing && !has_parameter(active, group) => (asks, timeline),
+            _ => NOTHING,
+        }
+    }
+
+    /// Does it commit a transaction on the primary that may have written, and nothing else?
+    fn is_plain_commit(&self, active: &Active, group: &Group) -> bool {
+        self.block.as_ref().is_some_and(|block| block.runs == Runs::OnPrimary)
+            && self.outlives_server()
+            && !self.has_transcript()
+            && !group.portals
+            && self.only_ends(active, group)
+    }
+
+    /// The timeline of the server connection at hand, where the monitor's own connection was seen to be alive
+    /// after this one was made: then both are of one run of the server.
+    fn proven_timeline(&self) -> Option<TimelineId> {
+        let attached = self.attached.as_ref().filter(|attached| attached.role == Role::Primary)?;
+        let connection = attached.lease.peek()?;
+        let fresh = connection.live.freshness();
+        let one_run = fresh.incarnation == attached.incarnation && fresh.sample_sent > connection.established;
+        let view = self.context.monitor.view();
+        (one_run && view.primary == Some(connection.node)).then_some(view.timeline).flatten()
+    }
+
+    /// The server is lost. Can it be found out what became of the group in flight? Then that is next.
+    pub(super) fn comes_in_doubt(&mut self, active: &mut Active, lost: Lost) -> Result<(), Lost> {
+        let exchange = &active.exchange;
+        let alone = exchange.groups.len() == 1 && !exchange.open && !active.answers.is_mid_message();
+        let Some(record) = exchange.groups.front().filter(|record| alone && !record.failed) else {
+            return Err(lost);
+        };
+        let (Some(told), Some(attached)) = (record.told, &self.attached) else { return Err(lost) };
+        let goodbye = lost.why.sqlstate == SqlState::ADMIN_SHUTDOWN;
+        let matters = match (record.asks, self.session.state.status()) {
+            (Asks::Behind, TransactionStatus::Idle) => true,
+            // FATAL comes before the commit, or not at all.
+            (Asks::InFront, TransactionStatus::InBlock) => {
+                told.transaction.is_some()
+                    && !(goodbye && !record.completed && !record.committed_locally)
+                    && record.effects[..] == [Effect::Commit { chain: false }]
+            }
+            _ => false,
+        };
+        if !matters {
+            return Err(lost);
+        }
+        let at = (attached.lease.pool().node, attached.incarnation);
+        let doubt = told.transaction.map(|transaction| Doubt {
+            transaction,
+            position: told.position,
+            timeline: record.timeline,
+            node: at.0,
+            incarnation: at.1,
+            in_order: record.committed_locally || goodbye,
+        });
+        let ended = self.ended_here(goodbye && !record.committed_locally);
+        self.end_in_flight(active);
+        active.answers.drop_unseen();
+        active.to_server.clear();
+        active.to_server_written = 0;
+        self.drop_connection();
+        active.doubt = Some(Box::new(InDoubt { doubt, at, lost, ended }));
+        Ok(())
+    }
+
+    /// Finds it out, as far as `limits.hold_time` allows, and answers.
+    pub(super) async fn settle_doubt(&mut self, active: &mut Active) -> Result<(), End> {
+        let Some(in_doubt) = active.doubt.take() else { return Ok(()) };
+        let verdict = match &in_doubt.doubt {
+            Some(doubt) => self.verdict_on(active, doubt).await?,
+            None => Verdict::RolledBack,
+        };
+        let word = match verdict {
+            Verdict::Committed => "committed",
+            Verdict::RolledBack => "rolled_back",
+            Verdict::Open | Verdict::Unknown => "unknown",
+        };
+        self.context.metrics.settled(word);
+        tracing::info!(user = %self.slot.user(), database = %self.slot.database(), node = in_doubt.at.0.0,
+            transaction = in_doubt.doubt.map(|doubt| doubt.transaction), verdict = word,
+            "a transaction whose server was lost");
+        match verdict {
+            Verdict::Committed => self.is_committed(active, &in_doubt),
+            Verdict::RolledBack => self.is_rolled_back(active, *in_doubt),
+            Verdict::Open | Verdict::Unknown => {
+                if active.answers.is_holding() {
+                    active.answers.withdraw();
+                }
+                return self.lost_in_flight(active, &in_doubt.lost);
+            }
+        }
+        Ok(())
+    }
+
+    async fn verdict_on(&mut self, active: &Active, doubt: &Doubt) -> Result<Verdict, End> {
+        let context = self.context.clone();
+        let (hold_time, most) = {
+            let config = context.config.load();
+            (config.limits.hold_time, u64::from(config.limits.hold_clients))
+        };
+        let _held = Holding::new(&context.counters.holding);
+        context.counters.held.fetch_add(1, Ordering::Relaxed);
+        if context.counters.holding.load(Ordering::Relaxed) > most {
+            return Ok(Verdict::Unknown);
+        }
+        let until: Moment = clock::now().plus(hold_time);
+        self.slot.begin_wait();
+        let settled = tokio::select! {
+            biased;
+            verdict = context.monitor.settle(doubt, until) => Some(verdict),
+            () = self.slot.wait_canceled() => Some(Verdict::Unknown),
+            () = self.stream.gone(), if active.requests.fresh().is_empty() => None,
+        };
+        // Whoever cancels what may have been committed is told that it is in doubt.
+        let _canceled: bool = self.slot.end_wait();
+        settled.ok_or(End::Gone)
+    }
+
+    /// What its server could not say any more.
+    fn is_committed(&mut self, active: &mut Active, in_doubt: &InDoubt) {
+        let bytes = active.exchange.queue.finish(COMMITTED);
+        active.answers.insert(&bytes);
+        active.answers.insert(&writers::ready(TransactionStatus::Idle));
+        let Some(record) = active.exchange.groups.pop_front() else { return };
+        self.session.is_settled();
+        active.answers.release();
+        if active.requests.kept() > 0 {
+            active.requests.let_go(record.request_len);
+        }
+        let (node, incarnation) = in_doubt.at;
+        let answered = Answered { now: clock::now(), role: Role::Primary, node, incarnation, checksum: None };
+        self.account(active, &record, TransactionStatus::Idle, &answered);
+    }
+
+    /// It runs again, once, where its client has seen nothing of it; a transaction cannot.
+    fn is_rolled_back(&mut self, active: &mut Active, in_doubt: InDoubt) {
+        let again = active.answers.is_holding()
+            && active.exchange.groups.front().is_some_and(|record| record.resumable && record.tried == 0);
+        if again {
+            self.withdraw(active, Withdrawal::RolledBack(in_doubt.at.0));
+            self.ended = in_doubt.ended;
+            return;
+        }
+        if active.answers.is_holding() {
+            active.answers.withdraw();
+        }
+        if self.session.state.status() != TransactionStatus::Idle {
+            self.transaction_is_over();
+        }
+        self.answer_lost(active, TransactionStatus::Idle, &|_| lost_before_commit(Some(&in_doubt.lost)));
+    }
+}
+
+/// Can it have written what others see, in one statement of rows?
+fn is_write(group: &Group) -> bool {
+    group.access != Access::Read
+        && matches!(group.why, Why::WritesRows | Why::Locks | Why::VolatileFunction | Why::UnknownFunction)
+}
+
+/// A simple Query has no parameters: `$1` in it is an error, which a Parse would not make of it.
+fn has_parameter(active: &Active, group: &Group) -> bool {
+    let bytes = active.requests.fresh().get(..group.len).unwrap_or_default();
+    let simple = header(bytes, usize::MAX).is_ok_and(|head| head.is_some_and(|head| head.tag == b'Q'));
+    simple
+        && memchr::memchr_iter(b'$', bytes)
+            .any(|at| bytes.get(at + 1).is_some_and(|next| next.is_ascii_digit()))
+}
