@@ -38,7 +38,7 @@ static SPLIT: LazyLock<Running> = LazyLock::new(|| {
 
 /// The same with transactions that tell what proves afterwards whether they were committed.
 static PROVING: LazyLock<Running> =
-    LazyLock::new(|| WORLD.proxy(&[("pool", "{ size: 2 }"), ("routing", "{ prove_commits: true }")]));
+    LazyLock::new(|| WORLD.proxy(&[("pool", "{ size: 1 }"), ("routing", "{ prove_commits: true }")]));
 
 /// How a script's bytes are written.
 #[derive(Clone, Copy, Debug)]

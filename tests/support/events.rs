@@ -131,13 +131,14 @@ impl Event {
             | Event::SplitBrain
             | Event::PatroniPrimaryKilled
             | Event::PatroniKilled => retry || local || told.unwrap_or(code) == "08007",
-            // A server that stops in order leaves nothing else in doubt.
+            // A server that stops in order leaves nothing in doubt.
             Event::Switchover
+            | Event::SwitchoverAsync
             | Event::RollingRestart
+            | Event::PatroniSwitchover
             | Event::PatroniSwitchoverSync
             | Event::PatroniRollingRestart
-            | Event::EtcdLost => retry || local,
-            Event::SwitchoverAsync | Event::PatroniSwitchover => retry,
+            | Event::EtcdLost => retry,
             Event::SwitchoverPaused
             | Event::PatroniSwitchoverPaused
             | Event::ReplicaKilled
@@ -288,10 +289,10 @@ pub fn newest(node: &DevNode) -> BTreeMap<i32, i32> {
 }
 
 /// Writes that are on a primary that is over and must not be: made when the new one had taken these already,
-/// or not on the new one, although nobody was told that their fate is in doubt. (What was on its way when the
-/// old one froze may still take effect there: its client was told 08007.)
+/// or not on the new one, although nobody was told that their fate is in doubt, or that they failed. (What was on
+/// its way when the old one froze may still take effect there: its client was told 08007, or 40001.)
 pub fn astray(old: &BTreeSet<Write>, new: &BTreeSet<Write>, newest: &BTreeMap<i32, i32>, told: &Told) -> u64 {
     let is_late = |(by, n): &Write| newest.get(by).is_none_or(|newest| n > newest);
-    let strays = old.difference(new).filter(|write| is_late(write) || !told.fates.in_doubt.contains(write));
+    let strays = old.difference(new).filter(|write| is_late(write) || !told.fates.may_be_astray(write));
     strays.count() as u64
 }

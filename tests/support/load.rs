@@ -86,7 +86,9 @@ pub struct Fates {
     pub in_doubt: BTreeSet<Write>,
     /// Those of them that a server said to have committed before it stopped, whether a standby had them or not.
     pub local: BTreeSet<Write>,
-    /// They have certainly not happened.
+    /// They are not part of what goes on (40001), though a primary that is over may have them.
+    pub rolled_back: BTreeSet<Write>,
+    /// They have certainly not happened there, these among them.
     pub refused: BTreeSet<Write>,
 }
 
@@ -140,6 +142,11 @@ impl Fates {
     pub fn oldest(&self) -> i32 {
         let all = self.acknowledged.iter().chain(&self.in_doubt).chain(&self.refused);
         all.map(|(_, n)| *n).min().unwrap_or(0)
+    }
+
+    /// May a primary that is over have it, and the others not?
+    pub fn may_be_astray(&self, write: &Write) -> bool {
+        self.in_doubt.contains(write) || self.rolled_back.contains(write)
     }
 }
 
@@ -279,7 +286,7 @@ impl Load {
             std::mem::replace(told, Told::new())
         });
         let suspects = std::mem::take(&mut told.suspects).into_iter();
-        let proven = suspects.filter(|(write, _)| !told.fates.in_doubt.contains(write));
+        let proven = suspects.filter(|(write, _)| !told.fates.may_be_astray(write));
         told.stale.extend(proven.map(|(_, what)| what));
         told
     }
@@ -352,6 +359,9 @@ async fn writer(shared: Arc<Shared>, by: i32, in_transactions: bool, rest: Durat
                     let fates = &mut told.fates;
                     let fate = if is_known { &mut fates.refused } else { &mut fates.in_doubt };
                     fate.insert((by, n));
+                    if error.code().is_some_and(|code| code.code() == "40001") {
+                        fates.rolled_back.insert((by, n));
+                    }
                     if is_local_commit(&error) {
                         fates.local.insert((by, n));
                     }

@@ -43,8 +43,11 @@ impl<'a> PatroniTheatre<'a> {
         crowd: Crowd,
         known: Known,
     ) -> PatroniTheatre<'a> {
-        let tuning =
-            Tuning { limits: vec!["hold_time: 60s".to_owned()], interval: "100ms", ..Tuning::default() };
+        let tuning = Tuning {
+            limits: vec!["hold_time: 60s".to_owned()],
+            interval: "100ms",
+            ..Tuning::routing(&["prove_commits: true"])
+        };
         let nodes = 0..stage.cluster.nodes().len();
         let endpoints: Vec<String> = nodes.map(|index| patroni.endpoint(index)).collect();
         let from_patroni = format!("patroni: {{ endpoints: [ {} ] }}", endpoints.join(", "));

@@ -64,6 +64,7 @@ impl<'a> Theatre<'a> {
                 "drain: clients".to_owned(),
                 "drain_timeout: 120s".to_owned(),
             ],
+            routing: vec!["prove_commits: true".to_owned()],
             interval: "100ms",
             detours: names.zip(roads.iter().map(|road| road.address)).collect(),
             ..Tuning::default()
