@@ -135,7 +135,11 @@ async fn write(client: &Client, form: &str) -> Result<String, Error> {
             let rows = client.query("INSERT INTO done VALUES ($1), ($1) RETURNING what", &[&form]).await?;
             Ok(rows.iter().map(|row| row.get::<_, String>(0)).collect())
         }
-        "commit" => client.batch_execute("COMMIT").await.map(|()| String::new()),
+        "commit" => {
+            // Dropped, it is closed in the same breath.
+            drop(client.prepare("SELECT 1").await?);
+            client.batch_execute("COMMIT").await.map(|()| String::new())
+        }
         "end" => affected(client.execute("END", &[]).await?),
         _ => unreachable!(),
     }

@@ -46,7 +46,12 @@ impl Client {
         if !self.context.glance.proves_commits() {
             return NOTHING;
         }
-        let alone = group.complete && group.executes && active.exchange.is_between_groups();
+        let exchange = &active.exchange;
+        // tokio-postgres, for one, closes the statement that it has just used in the same breath.
+        let alone = group.complete
+            && group.executes
+            && !exchange.open
+            && exchange.groups.iter().all(|record| record.only_closes);
         let asks = match self.session.state.status() {
             _ if !alone => Asks::Nothing,
             TransactionStatus::Idle if record.resumable && self.is_free() && is_write(group) => Asks::Behind,

@@ -36,6 +36,8 @@ pub struct GroupRecord {
     pub executes: bool,
     /// May any part of it write, apart from what begins, ends or sets?
     pub writes: bool,
+    /// Does it close statements and portals, and nothing else? Then nothing fails with it.
+    pub only_closes: bool,
     /// What else it may do.
     pub marks: Marks,
     /// The shape of its first statement.
@@ -113,6 +115,7 @@ impl GroupRecord {
             why: group.why,
             executes: group.executes,
             writes: group.writes,
+            only_closes: !group.needs_server,
             marks: group.marks,
             fingerprint: group.fingerprint,
             reason,
@@ -146,6 +149,7 @@ impl GroupRecord {
             why: Why::SessionState,
             executes: true,
             writes: false,
+            only_closes: false,
             marks: Marks(0),
             fingerprint: None,
             reason: Reason::SessionState,
@@ -176,6 +180,7 @@ impl GroupRecord {
         self.request_len += group.len;
         self.executes |= group.executes;
         self.writes |= group.writes;
+        self.only_closes &= !group.needs_server;
         self.marks = self.marks.with(group.marks);
         if self.access == Access::Read {
             (self.access, self.why) = (group.access, group.why);
@@ -187,6 +192,7 @@ impl GroupRecord {
         self.request_len += next.request_len;
         self.executes |= next.executes;
         self.writes |= next.writes;
+        self.only_closes &= next.only_closes;
         self.marks = self.marks.with(next.marks);
         (self.retriable, self.restartable, self.resumable) = (false, false, false);
         self.transcribed = None;
