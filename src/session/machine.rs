@@ -436,13 +436,7 @@ impl Session {
             self.learn(tag, frame, exchange);
         }
         // What we asked is neither the end of the client's statement nor a row of it.
-        let telling = matches!(tag, b'C' | b'D') && exchange.queue.is_telling();
-        if telling
-            && tag == b'D'
-            && let Some(record) = exchange.groups.front_mut()
-        {
-            record.told = told::told_in(frame);
-        }
+        let telling = matches!(tag, b'C' | b'D') && told::note_told(tag, frame, exchange);
         let mut renamed = if tag == b'E' { prepared::in_clients_words(frame, &self.names) } else { None };
         if matches!(tag, b'E' | b'N')
             && let Some(translation) = exchange.groups.front().and_then(|record| record.translation)

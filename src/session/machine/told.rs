@@ -105,8 +105,20 @@ fn asks(exchange: &Exchange) -> Asks {
     exchange.groups.back().map_or(Asks::Nothing, |record| record.asks)
 }
 
+/// Is this message an answer to the question? What it tells is noted.
+pub(super) fn note_told(tag: u8, frame: &[u8], exchange: &mut Exchange) -> bool {
+    let telling = exchange.queue.is_telling();
+    if telling
+        && tag == b'D'
+        && let Some(record) = exchange.groups.front_mut()
+    {
+        record.told = told_in(frame);
+    }
+    telling
+}
+
 /// What a row of the answer says.
-pub(super) fn told_in(row: &[u8]) -> Option<Told> {
+fn told_in(row: &[u8]) -> Option<Told> {
     let mut body = Body::new(row.get(HEADER_LEN..)?);
     if body.u16()? != 2 {
         return None;
