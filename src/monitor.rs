@@ -73,8 +73,8 @@ struct Shared {
     queries: Queries,
     /// Failovers that may have lost something.
     failovers: AtomicU64,
-    /// The newest commit that the primary's standbys have, made on purpose.
-    confirmed: tokio::sync::Mutex<Option<doubt::Confirmed>>,
+    /// Whose fate is asked for.
+    docket: doubt::Docket,
 }
 
 /// What the nodes were asked so far.
@@ -159,7 +159,7 @@ impl Monitor {
             lines: Mutex::new(HashMap::new()),
             queries: Queries::default(),
             failovers: AtomicU64::new(0),
-            confirmed: tokio::sync::Mutex::default(),
+            docket: doubt::Docket::default(),
         });
         let monitor = Monitor { shared };
         monitor.shared.spawn_probes();

@@ -142,6 +142,65 @@ fn random_conversations_have_the_answers_of_postgresql_where_commits_can_be_prov
 }
 
 #[test]
+fn what_is_said_of_single_writes_is_said_alike_where_commits_can_be_proven() {
+    static SCHEMA: [&str; 4] = [
+        "CREATE TABLE later (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)",
+        "CREATE FUNCTION says() RETURNS trigger LANGUAGE plpgsql AS \
+            $$ BEGIN RAISE NOTICE 'it is %', NEW.n; RETURN NULL; END $$",
+        "CREATE CONSTRAINT TRIGGER says AFTER INSERT ON later INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION says()",
+        "CREATE FUNCTION fails() RETURNS int VOLATILE LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$",
+    ];
+    SCHEMA.iter().for_each(|sql| drop(WORLD.cluster.primary().sql_as("app", "app", sql).unwrap()));
+    let long = "x".repeat(70);
+    let texts = [
+        "INSERT INTO later VALUES (1);",
+        "INSERT INTO later VALUES (1)",
+        "INSERT INTO later VALUES (1) RETURNING n",
+        "/* one */ INSERT INTO later VALUES (2) RETURNING n, n + 1 AS more -- done",
+        "UPDATE later SET n = 1",
+        "UPDATE later SET n = n WHERE n > 10",
+        "DELETE FROM later WHERE n = 2 RETURNING *",
+        "SELECT n FROM later FOR UPDATE",
+        "SELECT fails()",
+        "SELECT setseed(0.5), random()",
+        "INSERT INTO later VALUES ($1)",
+        "INSERT INTO later VALUES ('$1')",
+        "INSERT INTO nowhere VALUES (1)",
+        "INSERT INTO later SELECT 1/0",
+        &format!("INSERT INTO later AS {long} VALUES (7)"),
+        "DEALLOCATE ALL",
+        "INSERT INTO later VALUES (8)",
+        "DISCARD ALL",
+        "INSERT INTO later VALUES (9)",
+        "BEGIN",
+        "INSERT INTO later VALUES (9)",
+        "COMMIT",
+        "BEGIN",
+        "INSERT INTO later VALUES (10)",
+        "COMMIT /* and so */ WORK;",
+        "BEGIN",
+        "SELECT 1/0",
+        "COMMIT",
+        "TRUNCATE later",
+    ];
+    let simple: Vec<Vec<u8>> = texts.iter().map(|text| query(text)).chain([terminate()]).collect();
+    let extended: Vec<Vec<u8>> = texts
+        .iter()
+        .flat_map(|text| {
+            [parse("", text, &[]), bind("", "", &[]), describe(b'P', ""), execute("", 0), sync()]
+        })
+        .chain([terminate()])
+        .collect();
+    for (script, how) in [(simple, "simple"), (extended, "extended")] {
+        let expected = answers(WORLD.direct(), &script, Writing::InTurn);
+        // Twice: the second time the connection knows what is asked.
+        for writing in [Writing::InTurn, Writing::InTurn, Writing::AtOnce, Writing::OneByOne] {
+            assert_alike(how, &expected, &answers(PROVING.port, &script, writing));
+        }
+    }
+}
+
+#[test]
 fn random_transactions_have_the_answers_of_postgresql_where_they_are_split() {
     assert_all(&SPLIT, |dice| Talk::in_transactions(dice), true);
     let split = SPLIT.metric("pgweir_statements_total", "reason=\"split_transaction\"");

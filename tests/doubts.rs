@@ -23,17 +23,24 @@ struct Play {
     stage: Stage,
     prove: bool,
     hold_time: &'static str,
+    /// Nothing of what was acknowledged is lost, nor seems to be.
+    keeps_all: bool,
 }
 
 impl Play {
     fn new() -> Play {
-        Play { stage: Stage::with(Options::with_replicas(1), &SCHEMA), prove: true, hold_time: "50s" }
+        let stage = Stage::with(Options::with_replicas(1), &SCHEMA);
+        Play { stage, prove: true, hold_time: "50s", keeps_all: true }
     }
 
     fn weir(&self) -> Weir<'_> {
+        let on_loss = if self.keeps_all { "error" } else { "warning" };
         let tuning = Tuning {
             limits: vec![format!("hold_time: {}", self.hold_time)],
-            ..Tuning::routing(&[&format!("prove_commits: {}", self.prove)])
+            ..Tuning::routing(&[
+                &format!("prove_commits: {}", self.prove),
+                &format!("lost_writes: {on_loss}"),
+            ])
         };
         self.stage.weir_with(&tuning)
     }
@@ -92,6 +99,10 @@ impl Play {
                 told.push((form, write.await.unwrap()));
             }
             for (form, client) in &clients {
+                let next = client.batch_execute("INSERT INTO done VALUES ('next')").await;
+                if self.keeps_all {
+                    next.unwrap_or_else(|error| panic!("{form}: {}", describe(&error)));
+                }
                 wait_for("the session goes on", async || {
                     client.batch_execute("INSERT INTO done VALUES ('after')").await.is_ok()
                 })
@@ -192,7 +203,7 @@ fn what_a_killed_primary_had_committed_and_its_standby_has_is_answered_as_if_not
 
 #[test]
 fn what_its_standby_has_not_got_runs_again_once_and_a_transaction_is_to_be_retried() {
-    let play = Play::new();
+    let play = Play { keeps_all: false, ..Play::new() };
     let weir = play.weir();
     play.new_one().stop(Stop::Fast).unwrap();
     let told = play.lose(&weir, || play.promote_without_the_rest(&weir));
@@ -254,7 +265,7 @@ fn a_commit_that_is_let_go_is_not_acknowledged_before_the_standbys_have_it() {
 
 #[test]
 fn what_cannot_be_proven_within_hold_time_is_in_doubt() {
-    let play = Play { hold_time: "1s", ..Play::new() };
+    let play = Play { hold_time: "1s", keeps_all: false, ..Play::new() };
     let weir = play.weir();
     let told = play.lose(&weir, || {
         play.old().sigkill().unwrap();
@@ -268,7 +279,7 @@ fn what_cannot_be_proven_within_hold_time_is_in_doubt() {
 
 #[test]
 fn without_it_nothing_is_asked_and_they_are_in_doubt() {
-    let play = Play { prove: false, ..Play::new() };
+    let play = Play { prove: false, keeps_all: false, ..Play::new() };
     let weir = play.weir();
     let told = play.lose(&weir, || {
         play.wait_replayed();

@@ -2,7 +2,8 @@
 //! there afterwards, and what that proves.
 //!
 //! Before it is committed, a transaction is asked for its number and for a position behind what it has written.
-//! Its commit record lies behind that position, and records with its number before it. So on a timeline that
+//! Its commit record lies behind that position, and records with its number before it (if it has written anything
+//! that is logged; what is not, a crash empties). So on a timeline that
 //! forked, or after a recovery that ended,
 //!
 //! ```text
@@ -40,8 +41,8 @@ pub struct Doubt {
     pub node: NodeId,
     /// In this incarnation.
     pub incarnation: u64,
-    /// Did its server say that it is committed there, or that it shuts down in order?
-    pub in_order: bool,
+    /// Did its server say that it is committed there (and flushed), before it was lost?
+    pub committed_there: bool,
 }
 
 /// `pg_xact_status`, as far as it matters.
@@ -123,8 +124,8 @@ impl Doubt {
     fn is_committed(&self, answer: &Answer, run: Run) -> Verdict {
         let (end, is_its_end) = match answer.timeline == self.timeline {
             _ if run == Run::Same => return Verdict::Committed,
-            // A server that stops in order keeps all that it has.
-            true if answer.recovered.is_none() && self.in_order => return Verdict::Committed,
+            // What is flushed comes up again with its server.
+            true if self.committed_there => return Verdict::Committed,
             true => (answer.recovered, run == Run::Other),
             // Only the next timeline certainly forked off this one, if that is what it stood by on.
             false => {
@@ -151,7 +152,7 @@ mod tests {
         timeline: TimelineId(3),
         node: NodeId(0),
         incarnation: 5,
-        in_order: false,
+        committed_there: false,
     };
 
     fn answer(status: Status) -> Answer {
@@ -221,18 +222,26 @@ mod tests {
     }
 
     #[test]
-    fn behind_an_orderly_stop_everything_is_there() {
-        let stopped = Doubt { in_order: true, ..DOUBT };
-        let other = |doubt: &Doubt| verdicts(doubt, |answer| Answer { run: Run::Other, ..answer });
-        assert_eq!(other(&stopped), [Committed, RolledBack, RolledBack, Unknown]);
-        assert_eq!(other(&DOUBT), [Unknown, RolledBack, RolledBack, Unknown]);
-        // A crash in the middle of it is a crash.
-        let crashed =
-            verdicts(&stopped, |answer| Answer { run: Run::Other, recovered: Some(Lsn(900)), ..answer });
-        assert_eq!(crashed, [RolledBack, RolledBack, RolledBack, Unknown]);
+    fn what_its_server_had_flushed_comes_up_again_with_it() {
+        let flushed = Doubt { committed_there: true, ..DOUBT };
+        let again = |doubt: &Doubt, run: Run, recovered: Option<Lsn>| {
+            verdicts(doubt, |answer| Answer { run, recovered, ..answer })
+        };
+        assert_eq!(again(&flushed, Run::Other, None), [Committed, RolledBack, RolledBack, Unknown]);
+        assert_eq!(again(&flushed, Run::Unknown, None), [Committed, RolledBack, Open, Unknown]);
+        // An orderly stop, of a server that may have come up in between.
+        assert_eq!(again(&DOUBT, Run::Other, None), [Unknown, RolledBack, RolledBack, Unknown]);
         // Another server on the same timeline is not it by another name.
-        let elsewhere = verdicts(&stopped, |answer| Answer { node: NodeId(1), ..answer });
+        let elsewhere = verdicts(&flushed, |answer| Answer { node: NodeId(1), ..answer });
         assert_eq!(elsewhere, [Unknown; 4]);
-        assert_eq!(verdicts(&stopped, |answer| answer), [Committed, RolledBack, Open, Unknown]);
+        // A standby may not have got it.
+        let promoted = verdicts(&flushed, |answer| Answer {
+            node: NodeId(1),
+            timeline: TimelineId(4),
+            recovered: Some(Lsn(1000)),
+            stood_by_on: Some(TimelineId(3)),
+            ..answer
+        });
+        assert_eq!(promoted, [RolledBack, RolledBack, RolledBack, Unknown]);
     }
 }

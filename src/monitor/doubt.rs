@@ -1,4 +1,5 @@
-//! Asks the proven primary what became of a transaction whose server was lost (`freshness::doubt`).
+//! Asks the proven primary what became of transactions whose servers were lost (`freshness::doubt`): one question
+//! at a time, for all who wait, over the connection that the probe has.
 
 use crate::clock;
 use crate::cluster::view::NodeView;
@@ -8,33 +9,66 @@ use crate::moment::Moment;
 use crate::monitor::dial::dial;
 use crate::monitor::fence::Line;
 use crate::monitor::probe::FLUSH;
-use crate::monitor::{Monitor, Shared};
+use crate::monitor::settings::MonitorSettings;
+use crate::monitor::{AbortOnDrop, Monitor, Shared};
 use crate::node::NodeId;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::{Mutex as Turn, oneshot, watch};
 use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
-/// Whoever waits looks again so often, whatever is published.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Whoever waits asks again so often, whatever is published; doubles up to the second.
+const GAPS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
 
-/// A number that this server has not come to yet would be an error, so it is compared first.
+/// The status of a number that a server has not come to yet would be an error, so it is compared first.
 const STATUS: &str = "SELECT CASE
-    WHEN x.id < pg_catalog.pg_snapshot_xmax(s.seen) THEN COALESCE(pg_catalog.pg_xact_status(x.id), '')
+    WHEN t.id::xid8 < pg_catalog.pg_snapshot_xmax(s.seen)
+      THEN COALESCE(pg_catalog.pg_xact_status(t.id::xid8), '')
     ELSE 'in progress' END,
   pg_catalog.pg_last_wal_replay_lsn(), pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn())
-  FROM (SELECT $1::text::xid8) AS x(id), (SELECT pg_catalog.pg_current_snapshot()) AS s(seen)";
+  FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY AS t(id, n), (SELECT pg_catalog.pg_current_snapshot()) AS s(seen)
+  ORDER BY t.n";
 
-/// A commit that was made to be waited for, as every commit of this server is: what was committed before it is
-/// where its own record is.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Confirmed {
+/// As the server's own commits are, where those wait for standbys; else at least on its disk.
+const AS_SAFE: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', false)
+  WHERE pg_catalog.current_setting('synchronous_commit') <> 'remote_apply'";
+
+/// Who waits, and what is being done for them.
+#[derive(Default)]
+pub(super) struct Docket {
+    waiting: Mutex<Vec<Waiting>>,
+    /// Whoever has it asks for all.
+    turn: Turn<()>,
+    confirming: Mutex<Option<Confirming>>,
+}
+
+struct Waiting {
+    doubt: Doubt,
+    answer: oneshot::Sender<Judged>,
+}
+
+/// What was found, of whom, and when.
+#[derive(Clone, Copy)]
+struct Judged {
+    verdict: Verdict,
+    node: NodeId,
+    incarnation: u64,
+    at: Moment,
+}
+
+/// A commit of our own on the primary: what was committed before it began is as safe as it is, when it is done.
+struct Confirming {
     node: NodeId,
     incarnation: u64,
     began: Moment,
+    /// `None`: not done yet.
+    done: watch::Receiver<Option<bool>>,
+    _task: AbortOnDrop,
 }
 
-/// What the primary said, and in which incarnation.
+/// What the primary said of one transaction.
 struct Said {
     status: Status,
     recovered: Option<Lsn>,
@@ -46,40 +80,69 @@ impl Monitor {
     /// `Committed` means that it is as safe there as if its own server had said so: with synchronous replication
     /// its standbys have it.
     pub async fn settle(&self, doubt: &Doubt, until: Moment) -> Verdict {
+        let mut gap = GAPS.0;
         loop {
-            let seen = self.publications();
-            match self.judge(doubt, until).await {
+            let generation = self.view().generation;
+            match self.try_settle(doubt, until).await {
                 None | Some(Verdict::Open) => {}
                 Some(verdict) => return verdict,
             }
             if clock::now() >= until {
                 return Verdict::Unknown;
             }
-            self.published_since(seen, clock::now().plus(LOOK_AGAIN).min(until)).await;
+            let again = clock::now().plus(gap);
+            self.view_changed(generation, again.min(until)).await;
+            tokio::time::sleep(GAPS.0.min(again.since(clock::now()))).await;
+            gap = (gap * 2).min(GAPS.1);
         }
     }
 
     /// `None`: there is nobody to ask, or no answer.
-    async fn judge(&self, doubt: &Doubt, until: Moment) -> Option<Verdict> {
+    async fn try_settle(&self, doubt: &Doubt, until: Moment) -> Option<Verdict> {
+        let judged = self.judge(doubt).await?;
+        if judged.verdict != Verdict::Committed {
+            return Some(judged.verdict);
+        }
+        tokio::select! {
+            confirmed = self.confirm(&judged) => confirmed.map(|()| Verdict::Committed),
+            () = self.is_deposed(judged.node, until) => None,
+        }
+    }
+
+    /// Asks, or lets somebody ask who is about to.
+    async fn judge(&self, doubt: &Doubt) -> Option<Judged> {
+        let docket = &self.shared.docket;
+        let (answer, mut answered) = oneshot::channel();
+        lock(&docket.waiting).push(Waiting { doubt: *doubt, answer });
+        let turn = tokio::select! {
+            biased;
+            // Whoever asked has given up: once more.
+            judged = &mut answered => return judged.ok(),
+            turn = docket.turn.lock() => turn,
+        };
+        let batch = std::mem::take(&mut *lock(&docket.waiting));
+        self.ask(batch).await;
+        drop(turn);
+        answered.try_recv().ok()
+    }
+
+    /// One question for all of them. Those that nothing was found out of hear nothing.
+    async fn ask(&self, batch: Vec<Waiting>) -> Option<()> {
         let (node, incarnation, line) = self.primary_line()?;
         let limit = self.shared.settings.load().policy.probe_timeout;
-        let row = timeout(limit, line.query_one(STATUS, &[&doubt.transaction.to_string()])).await.ok()?;
-        let said = row.inspect_err(|error| {
-            tracing::debug!(node = node.0, "a transaction's fate was not told: {error}")
-        });
-        let said = said_in(&said.ok()?)?;
-        let answered = clock::now();
-        let answer = self.shared.weigh(doubt, said, node, &line)?;
-        let verdict = doubt.judge(&answer);
-        tracing::debug!(?doubt, ?answer, ?verdict, "a transaction's fate");
-        if verdict != Verdict::Committed {
-            return Some(verdict);
+        let numbers: Vec<String> =
+            batch.iter().map(|waiting| waiting.doubt.transaction.to_string()).collect();
+        let rows = timeout(limit, line.query(STATUS, &[&numbers])).await.ok()?;
+        let rows = rows.inspect_err(|error| tracing::debug!(node = node.0, "fates were not told: {error}"));
+        let (rows, at) = (rows.ok()?, clock::now());
+        for (waiting, row) in batch.into_iter().zip(&rows) {
+            let answer = self.shared.weigh(&waiting.doubt, said_in(row)?, node, &line)?;
+            let verdict = waiting.doubt.judge(&answer);
+            tracing::debug!(doubt = ?waiting.doubt, ?answer, ?verdict, "a transaction's fate");
+            // Whoever does not wait any more does not need it.
+            let _unheard: Result<(), Judged> = waiting.answer.send(Judged { verdict, node, incarnation, at });
         }
-        let confirmed = tokio::select! {
-            confirmed = self.confirm(node, incarnation, answered) => confirmed,
-            () = self.is_deposed(node, until) => None,
-        };
-        confirmed.map(|()| Verdict::Committed)
+        Some(())
     }
 
     /// The proven primary, which answers, and the monitor's connection to it.
@@ -98,39 +161,55 @@ impl Monitor {
     async fn is_deposed(&self, node: NodeId, until: Moment) {
         while self.view().primary == Some(node) && clock::now() < until {
             let generation = self.view().generation;
-            self.view_changed(generation, clock::now().plus(LOOK_AGAIN).min(until)).await;
+            self.view_changed(generation, clock::now().plus(GAPS.1).min(until)).await;
         }
     }
 
-    /// Whatever the primary had committed by `at` is as safe as any of its commits. One of these serves all who
-    /// wait for it.
-    async fn confirm(&self, node: NodeId, incarnation: u64, at: Moment) -> Option<()> {
-        let mut last = self.shared.confirmed.lock().await;
-        let serves =
-            |done: &Confirmed| (done.node, done.incarnation) == (node, incarnation) && done.began >= at;
-        if !last.as_ref().is_some_and(serves) {
-            let began = clock::now();
-            let view = self.shared.view.load_full();
-            self.commit(view.node(node)?).await?;
-            *last = Some(Confirmed { node, incarnation, began });
+    /// Whatever the primary had committed when it was asked is as safe as any of its commits.
+    async fn confirm(&self, judged: &Judged) -> Option<()> {
+        let Judged { node, incarnation, .. } = *judged;
+        loop {
+            let (mut done, serves) = self.confirming(judged)?;
+            let confirmed = (*done.wait_for(Option::is_some).await.ok()?)?;
+            match (serves, confirmed) {
+                // It began too early; the next one does not.
+                (false, _) => {}
+                (true, true) => return self.lived_until(node, incarnation, clock::now()).await,
+                (true, false) => return None,
+            }
         }
-        drop(last);
-        self.lived_until(node, incarnation, clock::now()).await
     }
 
-    /// One commit as the server's own settings want it.
-    async fn commit(&self, at: &NodeView) -> Option<()> {
+    /// The commit that is being made there, or a new one. True: it serves a transaction that was judged so.
+    fn confirming(&self, judged: &Judged) -> Option<(watch::Receiver<Option<bool>>, bool)> {
+        let mut confirming = lock(&self.shared.docket.confirming);
+        let there = confirming.as_ref().filter(|there| {
+            (there.node, there.incarnation) == (judged.node, judged.incarnation) && !there.has_failed()
+        });
+        if let Some(there) = there {
+            let serves = there.began >= judged.at;
+            if serves || there.done.borrow().is_none() {
+                return Some((there.done.clone(), serves));
+            }
+        }
+        let view = self.shared.view.load_full();
+        let at = view.node(judged.node)?.clone();
         let settings = self.shared.settings.load_full();
-        let options = "-c jit=off -c default_transaction_read_only=off";
-        let (client, driver) = dial(&settings, at, at.address, options, drop).await.ok()?;
-        let done = client.execute(FLUSH, &[]).await;
-        drop(driver);
-        done.ok().map(|_| ())
+        let (done, told) = watch::channel(None);
+        let began = clock::now();
+        let task = AbortOnDrop(tokio::spawn(async move {
+            let confirmed = commit(&settings, &at).await;
+            done.send_replace(Some(confirmed.is_some()));
+        }));
+        let Judged { node, incarnation, .. } = *judged;
+        *confirming = Some(Confirming { node, incarnation, began, done: told.clone(), _task: task });
+        Some((told, true))
     }
 
     /// The monitor's connection has lived on: the server was not started anew meanwhile.
     async fn lived_until(&self, node: NodeId, incarnation: u64, at: Moment) -> Option<()> {
         let until = at.plus(self.shared.settings.load().policy.down_after);
+        self.kick();
         loop {
             let seen = self.publications();
             let fresh = {
@@ -143,10 +222,23 @@ impl Monitor {
             if fresh.sample_sent >= at {
                 return Some(());
             }
-            self.kick();
-            self.changed_since(seen, clock::now().plus(LOOK_AGAIN).min(until)).await;
+            self.changed_since(seen, clock::now().plus(GAPS.0).min(until)).await;
         }
     }
+}
+
+impl Confirming {
+    fn has_failed(&self) -> bool {
+        *self.done.borrow() == Some(false)
+    }
+}
+
+/// One commit that waits as the server's commits do.
+async fn commit(settings: &MonitorSettings, at: &NodeView) -> Option<()> {
+    let options = "-c jit=off -c default_transaction_read_only=off";
+    let (client, _driver) = dial(settings, at, at.address, options, drop).await.ok()?;
+    client.query(AS_SAFE, &[]).await.ok()?;
+    client.execute(FLUSH, &[]).await.ok().map(|_| ())
 }
 
 impl Shared {
@@ -157,7 +249,7 @@ impl Shared {
         let view = picture.view();
         let is_primary = view.primary == Some(node) && view.timeline == Some(said.timeline);
         // Under the picture's lock: a connection that has ended is taken off the list under it.
-        let is_present = self.lines().get(&node).is_some_and(|present| std::sync::Arc::ptr_eq(present, line));
+        let is_present = self.lines().get(&node).is_some_and(|present| Arc::ptr_eq(present, line));
         if !is_primary || !is_present || line.is_closed() {
             return None;
         }
@@ -188,4 +280,8 @@ fn said_in(row: &Row) -> Option<Said> {
     let file: &str = row.try_get(2).ok()?;
     let timeline = TimelineId(u32::from_str_radix(file.get(..8)?, 16).ok()?);
     Some(Said { status, recovered: recovered.map(|lsn| Lsn(u64::from(lsn))), timeline })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,7 +7,7 @@ use crate::fault::SqlState;
 use crate::freshness::doubt::{Doubt, Verdict};
 use crate::lsn::TimelineId;
 use crate::moment::Moment;
-use crate::node::{NodeId, Role};
+use crate::node::Role;
 use crate::relay::answer::{Answered, Withdrawal};
 use crate::relay::buffer::Active;
 use crate::relay::client::{Client, End};
@@ -30,10 +30,7 @@ const COMMITTED: &[u8] = b"C\0\0\0\x0bCOMMIT\0";
 /// The group in flight may have been committed, and somebody may know.
 #[derive(Debug)]
 pub struct InDoubt {
-    /// `None`: it has written nothing.
-    doubt: Option<Doubt>,
-    /// Where it was, in which incarnation.
-    at: (NodeId, u64),
+    doubt: Doubt,
     /// What its server said last.
     lost: Lost,
     ended: Option<Ended>,
@@ -54,7 +51,9 @@ impl Client {
             && exchange.groups.iter().all(|record| record.only_closes);
         let asks = match self.session.state.status() {
             _ if !alone => Asks::Nothing,
-            TransactionStatus::Idle if record.resumable && self.is_free() && is_write(group) => Asks::Behind,
+            TransactionStatus::Idle if record.resumable && self.is_free() && is_one_write(group) => {
+                Asks::Behind
+            }
             TransactionStatus::InBlock if self.is_plain_commit(active, group) => Asks::InFront,
             _ => Asks::Nothing,
         };
@@ -92,57 +91,57 @@ impl Client {
             return Err(lost);
         };
         let (Some(told), Some(attached)) = (record.told, &self.attached) else { return Err(lost) };
+        // Without a number it has written nothing here; what else it may have done, nobody can say.
+        let Some(transaction) = told.transaction else { return Err(lost) };
         let goodbye = lost.why.sqlstate == SqlState::ADMIN_SHUTDOWN;
         let matters = match (record.asks, self.session.state.status()) {
             (Asks::Behind, TransactionStatus::Idle) => true,
             // FATAL comes before the commit, or not at all.
             (Asks::InFront, TransactionStatus::InBlock) => {
-                told.transaction.is_some()
-                    && !(goodbye && !record.completed && !record.committed_locally)
+                !(goodbye && !record.completed && !record.committed_locally)
                     && record.effects[..] == [Effect::Commit { chain: false }]
             }
             _ => false,
         };
-        if !matters {
+        if !(matters && exchange.queue.can_finish()) {
             return Err(lost);
         }
-        let at = (attached.lease.pool().node, attached.incarnation);
-        let doubt = told.transaction.map(|transaction| Doubt {
+        let doubt = Doubt {
             transaction,
             position: told.position,
             timeline: record.timeline,
-            node: at.0,
-            incarnation: at.1,
-            in_order: record.committed_locally || goodbye,
-        });
+            node: attached.lease.pool().node,
+            incarnation: attached.incarnation,
+            committed_there: record.committed_locally,
+        };
         let ended = self.ended_here(goodbye && !record.committed_locally);
         self.end_in_flight(active);
         active.answers.drop_unseen();
         active.to_server.clear();
         active.to_server_written = 0;
         self.drop_connection();
-        active.doubt = Some(Box::new(InDoubt { doubt, at, lost, ended }));
+        active.doubt = Some(Box::new(InDoubt { doubt, lost, ended }));
         Ok(())
     }
 
     /// Finds it out, as far as `limits.hold_time` allows, and answers.
     pub(super) async fn settle_doubt(&mut self, active: &mut Active) -> Result<(), End> {
         let Some(in_doubt) = active.doubt.take() else { return Ok(()) };
-        let verdict = match &in_doubt.doubt {
-            Some(doubt) => self.verdict_on(active, doubt).await?,
-            None => Verdict::RolledBack,
-        };
+        let doubt = in_doubt.doubt;
+        let verdict = self.verdict_on(active, &doubt).await?;
         let word = match verdict {
             Verdict::Committed => "committed",
             Verdict::RolledBack => "rolled_back",
             Verdict::Open | Verdict::Unknown => "unknown",
         };
         self.context.metrics.settled(word);
-        tracing::info!(user = %self.slot.user(), database = %self.slot.database(), node = in_doubt.at.0.0,
-            transaction = in_doubt.doubt.map(|doubt| doubt.transaction), verdict = word,
-            "a transaction whose server was lost");
+        tracing::info!(user = %self.slot.user(), database = %self.slot.database(), node = doubt.node.0,
+            transaction = doubt.transaction, verdict = word, "a transaction whose server was lost");
+        if verdict != Verdict::Committed {
+            self.doubt_bonds(active);
+        }
         match verdict {
-            Verdict::Committed => self.is_committed(active, &in_doubt),
+            Verdict::Committed => self.is_committed(active, &doubt),
             Verdict::RolledBack => self.is_rolled_back(active, *in_doubt),
             Verdict::Open | Verdict::Unknown => {
                 if active.answers.is_holding() {
@@ -179,19 +178,24 @@ impl Client {
     }
 
     /// What its server could not say any more.
-    fn is_committed(&mut self, active: &mut Active, in_doubt: &InDoubt) {
-        let bytes = active.exchange.queue.finish(COMMITTED);
-        active.answers.insert(&bytes);
-        active.answers.insert(&writers::ready(TransactionStatus::Idle));
+    fn is_committed(&mut self, active: &mut Active, doubt: &Doubt) {
         let Some(record) = active.exchange.groups.pop_front() else { return };
+        let mut bytes = active.exchange.queue.finish(COMMITTED);
+        bytes.extend_from_slice(record.late.as_deref().unwrap_or_default());
+        bytes.extend_from_slice(&writers::ready(TransactionStatus::Idle));
+        active.answers.insert(&bytes);
         self.session.is_settled();
         active.answers.release();
         if active.requests.kept() > 0 {
             active.requests.let_go(record.request_len);
         }
-        let (node, incarnation) = in_doubt.at;
+        let Doubt { node, incarnation, timeline, .. } = *doubt;
         let answered = Answered { now: clock::now(), role: Role::Primary, node, incarnation, checksum: None };
         self.account(active, &record, TransactionStatus::Idle, &answered);
+        if self.context.monitor.view().timeline > Some(timeline) {
+            // It is proven to be on the new one, and so is what the session wrote before it.
+            self.acknowledged = None;
+        }
     }
 
     /// It runs again, once, where its client has seen nothing of it; a transaction cannot.
@@ -199,7 +203,7 @@ impl Client {
         let again = active.answers.is_holding()
             && active.exchange.groups.front().is_some_and(|record| record.resumable && record.tried == 0);
         if again {
-            self.withdraw(active, Withdrawal::RolledBack(in_doubt.at.0));
+            self.withdraw(active, Withdrawal::RolledBack(in_doubt.doubt.node));
             self.ended = in_doubt.ended;
             return;
         }
@@ -213,9 +217,11 @@ impl Client {
     }
 }
 
-/// Can it have written what others see, in one statement of rows?
-fn is_write(group: &Group) -> bool {
+/// Is it one statement that writes rows, or may do so? (A CALL behind it might commit it.)
+fn is_one_write(group: &Group) -> bool {
     group.access != Access::Read
+        && group.others == 1
+        && !group.portals
         && matches!(group.why, Why::WritesRows | Why::Locks | Why::VolatileFunction | Why::UnknownFunction)
 }
 

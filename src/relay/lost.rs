@@ -74,12 +74,12 @@ impl Lost {
 impl Client {
     /// The server connection is gone.
     pub fn lost_server(&mut self, active: &mut Active, lost: Lost) -> Result<(), End> {
-        self.doubt_bonds(active);
         self.tell_of_lost(active.exchange.groups.len(), &lost);
         let lost = match self.comes_in_doubt(active, lost) {
             Ok(()) => return Ok(()),
             Err(lost) => lost,
         };
+        self.doubt_bonds(active);
         if active.answers.is_holding() {
             // What the client has not seen of an answer is none.
             active.answers.withdraw();

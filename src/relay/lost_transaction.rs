@@ -183,8 +183,9 @@ impl Client {
         lost.why.sqlstate == SqlState::ADMIN_SHUTDOWN
             && !active.exchange.open
             && active.exchange.groups.front().is_some_and(|front| {
-                // What is asked behind it comes before its commit.
-                let before = front.asks == Asks::Behind && front.told.is_none();
+                // What is asked behind it comes before its commit. Where it has a number, that is looked up.
+                let numbered = front.told.is_some_and(|told| told.transaction.is_some());
+                let before = front.asks == Asks::Behind && !numbered;
                 (!front.completed || before) && !front.committed_locally
             })
             && active.exchange.groups.iter().all(|record| record.resumable || record.retriable)

@@ -73,6 +73,8 @@ pub struct GroupRecord {
     pub timeline: TimelineId,
     /// What it told.
     pub told: Option<Told>,
+    /// Its CommandComplete, where that waits for its commit.
+    pub late: Option<Box<[u8]>>,
     /// Which name its text has on the server.
     pub translation: Option<Translation>,
     /// The causal key that it may write under.
@@ -133,6 +135,7 @@ impl GroupRecord {
             asks: Asks::Nothing,
             timeline: TimelineId(0),
             told: None,
+            late: None,
             translation: None,
             bond: None,
             promised: false,
@@ -167,6 +170,7 @@ impl GroupRecord {
             asks: Asks::Nothing,
             timeline: TimelineId(0),
             told: None,
+            late: None,
             translation: None,
             bond: None,
             promised: false,

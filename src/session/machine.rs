@@ -448,7 +448,7 @@ impl Session {
             Undo::Nothing => {}
             Undo::ServerParse(id) => server.remove(id),
             Undo::ServerClose(_) => server.distrusted = true,
-            Undo::Uses(_) => {}
+            Undo::Uses(_) | Undo::Asks => {}
             Undo::Prepared(name, id) => {
                 server.remove(id);
                 undo_name(Undo::ClientName(name, id), names, unnamed);
@@ -475,8 +475,9 @@ impl Session {
         if let Some((record, status)) = &mut done {
             if record.promised {
                 *status = promised::told(record, *status)?;
-                told = Some(writers::ready(*status));
+                told = Some(writers::ready(*status).to_vec());
             }
+            told = told.or_else(|| told::with_late(record, *status));
             if record.errand.is_none() {
                 // What prepares another connection for the client's transaction does not end it.
                 self.unsettled = *status != TransactionStatus::Idle && (self.unsettled || record.unsettles());
@@ -558,6 +559,7 @@ fn undo_name(undo: Undo, names: &mut Names, unnamed: &mut Unnamed) {
         | Undo::ServerParse(_)
         | Undo::ServerClose(_)
         | Undo::ServerUnnamed(_)
+        | Undo::Asks
         | Undo::Uses(_) => {}
     }
 }

@@ -5,7 +5,7 @@
 //!                         an error drops everything up to the next Sync, as the server skips it
 //! ```
 
-use crate::session::prepared::{ClientStatement, Unnamed};
+use crate::session::prepared::{ClientStatement, TELLS, Unnamed};
 use crate::wire::writers;
 use std::collections::VecDeque;
 
@@ -51,8 +51,10 @@ pub enum Act {
     Own,
     /// pgweir asked, and what the transaction tells is kept (`machine/told.rs`).
     Tell,
-    /// pgweir asked in the client's place, who gets what describes rows and does not hear that there are none.
-    Columns,
+    /// pgweir asked in the client's place, who gets what describes rows, and notices, and no word that it worked.
+    Quiet,
+    /// The client asked for no Execute: its rows are the client's, its end comes with that of the group.
+    Late,
     /// The client asked, pgweir answers: these bytes, and no server message.
     Fabricate(&'static [u8]),
     /// The request was made to fail on purpose; its error becomes these bytes.
@@ -81,6 +83,8 @@ pub enum Undo {
     Uses(u64),
     /// Neither the server nor the client has this name for this statement after all.
     Prepared(Box<[u8]>, u64),
+    /// Nothing; where it fails itself, nobody knows what the server has prepared.
+    Asks,
 }
 
 impl Undo {
@@ -88,6 +92,7 @@ impl Undo {
     fn of_failed(self) -> Undo {
         match self {
             Undo::Unnamed(tag, _) => Undo::Unnamed(tag, None),
+            Undo::Asks => Undo::ServerClose(TELLS),
             other => other,
         }
     }
@@ -102,6 +107,7 @@ impl Undo {
             | Undo::Nothing
             | Undo::ServerParse(_)
             | Undo::ServerClose(_)
+            | Undo::Asks
             | Undo::Uses(_) => false,
         }
     }
@@ -232,6 +238,17 @@ impl ReplyQueue {
         self.owed.front().is_some_and(|owed| owed.act == Act::Tell)
     }
 
+    /// Does the reply at the front wait for the end of its group?
+    pub fn is_late(&self) -> bool {
+        self.owed.front().is_some_and(|owed| owed.act == Act::Late)
+    }
+
+    /// Is it known what the client is owed of the group at the front, whatever has come of it?
+    pub fn can_finish(&self) -> bool {
+        // Of its two messages, one may have come.
+        self.owed.iter().all(|owed| owed.kind != Kind::DescribeStatement)
+    }
+
     /// What the client is still owed of the group at the front, if all that it asked has worked, and it is not
     /// known what `Execute` was to say but this.
     pub fn finish(&mut self, executed: &[u8]) -> Vec<u8> {
@@ -239,17 +256,19 @@ impl ReplyQueue {
         for owed in std::mem::take(self).owed {
             match (owed.act, owed.kind) {
                 (Act::Fabricate(fabricated), _) => bytes.extend_from_slice(fabricated),
+                (Act::Late, _) => bytes.extend_from_slice(executed),
                 (Act::Forward | Act::Learn(_), kind) => match kind {
                     Kind::Parse => bytes.extend_from_slice(&writers::PARSE_COMPLETE),
                     Kind::Bind => bytes.extend_from_slice(&writers::BIND_COMPLETE),
                     Kind::DescribePortal => bytes.extend_from_slice(&writers::NO_DATA),
-                    Kind::DescribeStatement => {
-                        bytes.extend_from_slice(&writers::NO_PARAMETERS);
-                        bytes.extend_from_slice(&writers::NO_DATA);
-                    }
                     Kind::Execute => bytes.extend_from_slice(executed),
                     Kind::Close => bytes.extend_from_slice(&writers::CLOSE_COMPLETE),
-                    Kind::Query | Kind::FunctionCall | Kind::Sync | Kind::CopyEnd | Kind::Note => {}
+                    Kind::DescribeStatement
+                    | Kind::Query
+                    | Kind::FunctionCall
+                    | Kind::Sync
+                    | Kind::CopyEnd
+                    | Kind::Note => {}
                 },
                 _ => {}
             }
@@ -316,7 +335,8 @@ impl ReplyQueue {
                 | Act::Swallow
                 | Act::Inspect
                 | Act::Tell
-                | Act::Columns
+                | Act::Quiet
+                | Act::Late
                 | Act::Fabricate(_) => Pass::Forward,
             };
             self.copy_in = false;
@@ -325,9 +345,11 @@ impl ReplyQueue {
         }
         let pass = match front.act {
             Act::Forward | Act::Learn(_) => Pass::Forward,
-            Act::Columns if tag != b'n' => Pass::Forward,
+            Act::Late if tag != b'C' => Pass::Forward,
+            Act::Quiet if tag == b'T' => Pass::Forward,
             Act::Tell
-            | Act::Columns
+            | Act::Quiet
+            | Act::Late
             | Act::Swallow
             | Act::Inspect
             | Act::Own

@@ -15,8 +15,6 @@ pub const PARSE_COMPLETE: [u8; 5] = *b"1\0\0\0\x04";
 pub const BIND_COMPLETE: [u8; 5] = *b"2\0\0\0\x04";
 /// NoData.
 pub const NO_DATA: [u8; 5] = *b"n\0\0\0\x04";
-/// ParameterDescription of a statement without any.
-pub const NO_PARAMETERS: [u8; 7] = *b"t\0\0\0\x06\0\0";
 /// CloseComplete.
 pub const CLOSE_COMPLETE: [u8; 5] = *b"3\0\0\0\x04";
 /// Sync.

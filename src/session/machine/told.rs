@@ -13,11 +13,12 @@
 use super::{Outgoing, Session, plain};
 use crate::freshness::doubt::Told;
 use crate::lsn::Lsn;
-use crate::session::exchange::{Asks, Exchange};
+use crate::session::exchange::{Asks, Exchange, GroupRecord};
 use crate::session::prepared::TELLS;
 use crate::session::reply_queue::{Act, Kind, Undo};
 use crate::sql::class::{Class, Marks};
 use crate::sql::effects::effects_of;
+use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::{Body, FrameError, HEADER_LEN};
 use crate::wire::{frontend, writers};
 
@@ -31,6 +32,9 @@ impl Session {
     fn ask(exchange: &mut Exchange, to: &mut Outgoing<'_>) {
         let queue = &mut exchange.queue;
         if !std::mem::replace(&mut to.server.tells, true) {
+            // Should it be there all the same, it would be an error.
+            writers::statement(to.out, b'C', NAME);
+            queue.push(Kind::Close, Act::Swallow, Undo::Nothing);
             writers::parse(to.out, NAME, TEXT, &[0, 0]);
             queue.push(Kind::Parse, Act::Swallow, Undo::ServerParse(TELLS));
         }
@@ -38,7 +42,7 @@ impl Session {
         let formats = [0, 0, 0, 0, 0, 1, 0, 1];
         writers::bind_head(to.out, NAME, NAME, formats.len());
         to.out.extend_from_slice(&formats);
-        queue.push(Kind::Bind, Act::Swallow, Undo::Nothing);
+        queue.push(Kind::Bind, Act::Swallow, Undo::Asks);
         writers::execute(to.out, NAME);
         queue.push(Kind::Execute, Act::Tell, Undo::Nothing);
         writers::portal(to.out, b'C', NAME);
@@ -86,15 +90,16 @@ impl Session {
         }
         let queue = &mut exchange.queue;
         writers::parse(to.out, b"", text, &[0, 0]);
-        queue.push(Kind::Parse, Act::Swallow, Undo::Nothing);
+        queue.push(Kind::Parse, Act::Quiet, Undo::Nothing);
         // Neither parameters nor formats: everything in text.
         writers::bind_head(to.out, b"", b"", 6);
         to.out.extend_from_slice(&[0; 6]);
-        queue.push(Kind::Bind, Act::Swallow, Undo::Nothing);
+        queue.push(Kind::Bind, Act::Quiet, Undo::Nothing);
         writers::portal(to.out, b'D', b"");
-        queue.push(Kind::DescribePortal, Act::Columns, Undo::Nothing);
+        queue.push(Kind::DescribePortal, Act::Quiet, Undo::Nothing);
         writers::execute(to.out, b"");
-        queue.forward(Kind::Execute);
+        // A simple Query says that it is done when it is committed.
+        queue.push(Kind::Execute, Act::Late, Undo::Nothing);
         Session::ask_behind(exchange, to);
         plain(Kind::Sync, &writers::SYNC, &mut exchange.queue, to);
         Ok(true)
@@ -105,16 +110,23 @@ fn asks(exchange: &Exchange) -> Asks {
     exchange.groups.back().map_or(Asks::Nothing, |record| record.asks)
 }
 
-/// Is this message an answer to the question? What it tells is noted.
+/// Is this message an answer to the question? What it tells is noted, and what is said later.
 pub(super) fn note_told(tag: u8, frame: &[u8], exchange: &mut Exchange) -> bool {
-    let telling = exchange.queue.is_telling();
-    if telling
-        && tag == b'D'
-        && let Some(record) = exchange.groups.front_mut()
-    {
-        record.told = told_in(frame);
+    let (telling, late) = (exchange.queue.is_telling(), exchange.queue.is_late());
+    if let Some(record) = exchange.groups.front_mut() {
+        match tag {
+            b'D' if telling => record.told = told_in(frame),
+            b'C' if late => record.late = Some(frame.into()),
+            _ => {}
+        }
     }
     telling
+}
+
+/// The end of such a group, with what was to be said with it.
+pub(super) fn with_late(record: &GroupRecord, status: TransactionStatus) -> Option<Vec<u8>> {
+    let late = record.late.as_deref().filter(|_| !record.failed)?;
+    Some([late, &writers::ready(status)].concat())
 }
 
 /// What a row of the answer says.
