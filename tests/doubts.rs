@@ -223,24 +223,25 @@ fn what_its_standby_has_not_got_runs_again_once_and_a_transaction_is_to_be_retri
 fn what_waits_for_a_standby_when_its_primary_is_shut_down_is_no_error_after_a_restart_nor_a_switchover() {
     let play = Play::new();
     let weir = play.weir();
-    let told = play.lose(&weir, || {
-        play.anybody_will_confirm();
-        play.old().stop(Stop::Fast).unwrap();
-        play.old().start().unwrap();
-    });
-    assert_answered(told, &FORMS);
-    assert_done_once(play.old(), &FORMS);
-    assert_eq!((settled(&weir, "committed"), settled(&weir, "unknown")), (6.0, 0.0));
-
-    weir.wait_whole(2);
-    play.old().sql_as("app", "app", "TRUNCATE done").unwrap();
+    for (stop, settled_by_then) in [(Stop::Fast, 6.0), (Stop::Immediate, 12.0)] {
+        let told = play.lose(&weir, || {
+            play.anybody_will_confirm();
+            play.old().stop(stop).unwrap();
+            play.old().start().unwrap();
+        });
+        assert_answered(told, &FORMS);
+        assert_done_once(play.old(), &FORMS);
+        assert_eq!((settled(&weir, "committed"), settled(&weir, "unknown")), (settled_by_then, 0.0));
+        weir.wait_whole(2);
+        play.old().sql_as("app", "app", "TRUNCATE done").unwrap();
+    }
     let told = play.lose(&weir, || {
         play.old().stop(Stop::Fast).unwrap();
         play.new_one().promote().unwrap();
     });
     assert_answered(told, &FORMS);
     assert_done_once(play.new_one(), &FORMS);
-    assert_eq!((settled(&weir, "committed"), settled(&weir, "unknown")), (12.0, 0.0));
+    assert_eq!((settled(&weir, "committed"), settled(&weir, "unknown")), (18.0, 0.0));
 }
 
 #[test]

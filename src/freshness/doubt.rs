@@ -124,8 +124,8 @@ impl Doubt {
     fn is_committed(&self, answer: &Answer, run: Run) -> Verdict {
         let (end, is_its_end) = match answer.timeline == self.timeline {
             _ if run == Run::Same => return Verdict::Committed,
-            // What is flushed comes up again with its server.
-            true if self.committed_there => return Verdict::Committed,
+            // What is flushed comes up again with its server. (What has recovered says itself how far.)
+            true if self.committed_there && answer.recovered.is_none() => return Verdict::Committed,
             true => (answer.recovered, run == Run::Other),
             // Only the next timeline certainly forked off this one, if that is what it stood by on.
             false => {
@@ -229,6 +229,9 @@ mod tests {
         };
         assert_eq!(again(&flushed, Run::Other, None), [Committed, RolledBack, RolledBack, Unknown]);
         assert_eq!(again(&flushed, Run::Unknown, None), [Committed, RolledBack, Open, Unknown]);
+        // Then it was not.
+        let behind = [RolledBack, RolledBack, RolledBack, Unknown];
+        assert_eq!(again(&flushed, Run::Other, Some(Lsn(1000))), behind);
         // An orderly stop, of a server that may have come up in between.
         assert_eq!(again(&DOUBT, Run::Other, None), [Unknown, RolledBack, RolledBack, Unknown]);
         // Another server on the same timeline is not it by another name.

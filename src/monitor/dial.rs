@@ -5,8 +5,11 @@ use crate::monitor::AbortOnDrop;
 use crate::monitor::settings::MonitorSettings;
 use std::future::Future;
 use std::net::IpAddr;
+use std::time::Duration;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, Error, NoTls};
+
+const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// Connects to a node as its monitor, with these settings (`options` of the startup packet) besides; `ended` is
 /// told how the connection has ended.
@@ -28,6 +31,10 @@ pub(super) async fn dial(
         .dbname(&settings.database)
         .application_name("pgweir monitor")
         .connect_timeout(settings.policy.connect_timeout)
+        // Somebody between forgets connections that are silent for long.
+        .keepalives_idle(KEEPALIVE)
+        .keepalives_interval(KEEPALIVE)
+        .keepalives_retries(3)
         .options(options);
     if let Some(password) = &settings.password {
         config.password(password.as_str());

@@ -15,7 +15,7 @@ use crate::node::NodeId;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Mutex as Turn, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
@@ -53,6 +53,7 @@ struct Waiting {
 #[derive(Clone, Copy)]
 struct Judged {
     verdict: Verdict,
+    timeline: TimelineId,
     node: NodeId,
     incarnation: u64,
     at: Moment,
@@ -79,32 +80,40 @@ impl Monitor {
     /// What became of it, asked of whoever is the proven primary, until one proves something or until `until`.
     /// `Committed` means that it is as safe there as if its own server had said so: with synchronous replication
     /// its standbys have it.
-    pub async fn settle(&self, doubt: &Doubt, until: Moment) -> Verdict {
+    /// With it, on which timeline.
+    pub async fn settle(&self, doubt: &Doubt, until: Moment) -> (Verdict, Option<TimelineId>) {
         let mut gap = GAPS.0;
         loop {
-            let generation = self.view().generation;
-            match self.try_settle(doubt, until).await {
-                None | Some(Verdict::Open) => {}
-                Some(verdict) => return verdict,
+            let primary = self.view().primary;
+            // A question that is late is not waited for beyond that.
+            let asked = timeout_at(clock::instant(until).into(), self.try_settle(doubt, until)).await;
+            match asked.ok().flatten() {
+                None => {}
+                Some(judged) if judged.verdict == Verdict::Open => {}
+                Some(judged) => return (judged.verdict, Some(judged.timeline)),
             }
             if clock::now() >= until {
-                return Verdict::Unknown;
+                return (Verdict::Unknown, None);
             }
-            let again = clock::now().plus(gap);
-            self.view_changed(generation, again.min(until)).await;
-            tokio::time::sleep(GAPS.0.min(again.since(clock::now()))).await;
+            let again = clock::now().plus(gap).min(until);
+            while self.view().primary == primary && clock::now() < again {
+                let generation = self.view().generation;
+                self.view_changed(generation, again).await;
+            }
+            // Nobody asks more often, whoever is the primary.
+            tokio::time::sleep(GAPS.0.min(until.since(clock::now()))).await;
             gap = (gap * 2).min(GAPS.1);
         }
     }
 
     /// `None`: there is nobody to ask, or no answer.
-    async fn try_settle(&self, doubt: &Doubt, until: Moment) -> Option<Verdict> {
+    async fn try_settle(&self, doubt: &Doubt, until: Moment) -> Option<Judged> {
         let judged = self.judge(doubt).await?;
         if judged.verdict != Verdict::Committed {
-            return Some(judged.verdict);
+            return Some(judged);
         }
         tokio::select! {
-            confirmed = self.confirm(&judged) => confirmed.map(|()| Verdict::Committed),
+            confirmed = self.confirm(&judged) => confirmed.map(|()| judged),
             () = self.is_deposed(judged.node, until) => None,
         }
     }
@@ -140,7 +149,8 @@ impl Monitor {
             let verdict = waiting.doubt.judge(&answer);
             tracing::debug!(doubt = ?waiting.doubt, ?answer, ?verdict, "a transaction's fate");
             // Whoever does not wait any more does not need it.
-            let _unheard: Result<(), Judged> = waiting.answer.send(Judged { verdict, node, incarnation, at });
+            let judged = Judged { verdict, timeline: answer.timeline, node, incarnation, at };
+            let _unheard: Result<(), Judged> = waiting.answer.send(judged);
         }
         Some(())
     }
@@ -229,15 +239,21 @@ impl Monitor {
 
 impl Confirming {
     fn has_failed(&self) -> bool {
-        *self.done.borrow() == Some(false)
+        let done = *self.done.borrow();
+        // Its task may have ended without a word.
+        done == Some(false) || (done.is_none() && self.done.has_changed().is_err())
     }
 }
 
 /// One commit that waits as the server's commits do.
 async fn commit(settings: &MonitorSettings, at: &NodeView) -> Option<()> {
     let options = "-c jit=off -c default_transaction_read_only=off";
-    let (client, _driver) = dial(settings, at, at.address, options, drop).await.ok()?;
-    client.query(AS_SAFE, &[]).await.ok()?;
+    let connected = async {
+        let (client, driver) = dial(settings, at, at.address, options, drop).await.ok()?;
+        client.query(AS_SAFE, &[]).await.ok()?;
+        Some((client, driver))
+    };
+    let (client, _driver) = timeout(settings.policy.down_after, connected).await.ok()??;
     client.execute(FLUSH, &[]).await.ok().map(|_| ())
 }
 

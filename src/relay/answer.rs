@@ -223,7 +223,9 @@ impl Client {
             }
             b'N' => {
                 let fields = backend::error(frame);
+                // Whoever is stopped at once says 57P01, too (quickdie).
                 if fields.sqlstate == Some(SqlState::ADMIN_SHUTDOWN)
+                    && fields.routine == b"SyncRepWaitForLSN"
                     && let Some(record) = active.exchange.groups.front_mut()
                 {
                     // SyncRepWaitForLSN: it says so, and then closes the connection without another word.

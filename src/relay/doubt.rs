@@ -128,7 +128,13 @@ impl Client {
     pub(super) async fn settle_doubt(&mut self, active: &mut Active) -> Result<(), End> {
         let Some(in_doubt) = active.doubt.take() else { return Ok(()) };
         let doubt = in_doubt.doubt;
-        let verdict = self.verdict_on(active, &doubt).await?;
+        let (verdict, on) = match self.verdict_on(active, &doubt).await {
+            Ok(settled) => settled,
+            Err(end) => {
+                self.doubt_bonds(active);
+                return Err(end);
+            }
+        };
         let word = match verdict {
             Verdict::Committed => "committed",
             Verdict::RolledBack => "rolled_back",
@@ -141,7 +147,7 @@ impl Client {
             self.doubt_bonds(active);
         }
         match verdict {
-            Verdict::Committed => self.is_committed(active, &doubt),
+            Verdict::Committed => self.is_committed(active, &doubt, on),
             Verdict::RolledBack => self.is_rolled_back(active, *in_doubt),
             Verdict::Open | Verdict::Unknown => {
                 if active.answers.is_holding() {
@@ -153,7 +159,11 @@ impl Client {
         Ok(())
     }
 
-    async fn verdict_on(&mut self, active: &Active, doubt: &Doubt) -> Result<Verdict, End> {
+    async fn verdict_on(
+        &mut self,
+        active: &Active,
+        doubt: &Doubt,
+    ) -> Result<(Verdict, Option<TimelineId>), End> {
         let context = self.context.clone();
         let (hold_time, most) = {
             let config = context.config.load();
@@ -162,14 +172,14 @@ impl Client {
         let _held = Holding::new(&context.counters.holding);
         context.counters.held.fetch_add(1, Ordering::Relaxed);
         if context.counters.holding.load(Ordering::Relaxed) > most {
-            return Ok(Verdict::Unknown);
+            return Ok((Verdict::Unknown, None));
         }
         let until: Moment = clock::now().plus(hold_time);
         self.slot.begin_wait();
         let settled = tokio::select! {
             biased;
-            verdict = context.monitor.settle(doubt, until) => Some(verdict),
-            () = self.slot.wait_canceled() => Some(Verdict::Unknown),
+            settled = context.monitor.settle(doubt, until) => Some(settled),
+            () = self.slot.wait_canceled() => Some((Verdict::Unknown, None)),
             () = self.stream.gone(), if active.requests.fresh().is_empty() => None,
         };
         // Whoever cancels what may have been committed is told that it is in doubt.
@@ -178,7 +188,7 @@ impl Client {
     }
 
     /// What its server could not say any more.
-    fn is_committed(&mut self, active: &mut Active, doubt: &Doubt) {
+    fn is_committed(&mut self, active: &mut Active, doubt: &Doubt, on: Option<TimelineId>) {
         let Some(record) = active.exchange.groups.pop_front() else { return };
         let mut bytes = active.exchange.queue.finish(COMMITTED);
         bytes.extend_from_slice(record.late.as_deref().unwrap_or_default());
@@ -192,7 +202,7 @@ impl Client {
         let Doubt { node, incarnation, timeline, .. } = *doubt;
         let answered = Answered { now: clock::now(), role: Role::Primary, node, incarnation, checksum: None };
         self.account(active, &record, TransactionStatus::Idle, &answered);
-        if self.context.monitor.view().timeline > Some(timeline) {
+        if on > Some(timeline) {
             // It is proven to be on the new one, and so is what the session wrote before it.
             self.acknowledged = None;
         }

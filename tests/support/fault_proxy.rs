@@ -4,12 +4,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use socket2::TcpKeepalive;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::wires::{Lost, Wires};
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// What the network does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,6 +122,9 @@ async fn relay(client: TcpStream, server: SocketAddr, mut network: watch::Receiv
     }
     let Ok(server) = TcpStream::connect(server).await else { return reset(&client) };
     drop((client.set_nodelay(true), server.set_nodelay(true)));
+    // A RST that vanished is not sent again: whoever is gone is found out when the network is whole.
+    let keepalive = TcpKeepalive::new().with_time(SECOND).with_interval(SECOND).with_retries(100);
+    drop(socket2::SockRef::from(&client).set_tcp_keepalive(&keepalive));
     // Kept so that both can be reset whatever the halves are doing.
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();

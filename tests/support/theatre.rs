@@ -9,7 +9,7 @@ use pgweir::devcluster::{APP, DevNode, Options, Stop};
 
 use crate::events::{Event, Outcome, astray, newest, written};
 use crate::fault_proxy::{FaultProxy, Network};
-use crate::harness::{LONG, NO_WRITER, Stage, Tuning, Weir, wait_until};
+use crate::harness::{LONG, NO_WRITER, Stage, Tuning, Weir, wait_until, wait_until_or};
 use crate::load::{Crowd, Load, ON_REPLICA, WRITTEN};
 use crate::watchers::Examination;
 use crate::wires::Lost;
@@ -337,9 +337,15 @@ impl<'a> Theatre<'a> {
             "SELECT count(*) FROM pg_stat_activity WHERE usename = '{}' AND wait_event IS DISTINCT FROM 'SyncRep'",
             APP.name
         );
-        wait_until("nobody is left on the old primary", || {
-            self.node(old).sql_value(&app).unwrap().as_deref() == Some("0")
-        });
+        let is_left = || self.node(old).sql_value(&app).unwrap().as_deref() != Some("0");
+        wait_until_or(
+            "nobody is left on the old primary",
+            || !is_left(),
+            || {
+                let rows = format!("SELECT a::text FROM pg_stat_activity a WHERE usename = '{}'", APP.name);
+                format!("{network:?}: {:#?}", self.node(old).sql(&rows))
+            },
+        );
         self.load.goes_on(50, 50, "and when the old one is seen again");
     }
 
