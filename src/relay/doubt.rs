@@ -31,6 +31,8 @@ const COMMITTED: &[u8] = b"C\0\0\0\x0bCOMMIT\0";
 #[derive(Debug)]
 pub struct InDoubt {
     doubt: Doubt,
+    /// Has its server said that a COMMIT is done, and then no more?
+    is_done: bool,
     /// What its server said last.
     lost: Lost,
     ended: Option<Ended>,
@@ -90,10 +92,15 @@ impl Client {
         let Some(record) = exchange.groups.front().filter(|record| alone && !record.failed) else {
             return Err(lost);
         };
-        let (Some(told), Some(attached)) = (record.told, &self.attached) else { return Err(lost) };
+        let (Some(told), Some(attached)) = (record.told, &self.attached) else {
+            tracing::debug!(asks = ?record.asks, writes = record.writes, "lost before it has told its number");
+            return Err(lost);
+        };
         // Without a number it has written nothing here; what else it may have done, nobody can say.
         let Some(transaction) = told.transaction else { return Err(lost) };
         let goodbye = lost.why.sqlstate == SqlState::ADMIN_SHUTDOWN;
+        // An Execute of COMMIT says so when its standbys have it.
+        let is_done = record.asks == Asks::InFront && record.completed;
         let matters = match (record.asks, self.session.state.status()) {
             (Asks::Behind, TransactionStatus::Idle) => true,
             // FATAL comes before the commit, or not at all.
@@ -120,7 +127,7 @@ impl Client {
         active.to_server.clear();
         active.to_server_written = 0;
         self.drop_connection();
-        active.doubt = Some(Box::new(InDoubt { doubt, lost, ended }));
+        active.doubt = Some(Box::new(InDoubt { doubt, is_done, lost, ended }));
         Ok(())
     }
 
@@ -128,6 +135,10 @@ impl Client {
     pub(super) async fn settle_doubt(&mut self, active: &mut Active) -> Result<(), End> {
         let Some(in_doubt) = active.doubt.take() else { return Ok(()) };
         let doubt = in_doubt.doubt;
+        if in_doubt.is_done {
+            self.is_committed(active, &doubt, None);
+            return Ok(());
+        }
         let (verdict, on) = match self.verdict_on(active, &doubt).await {
             Ok(settled) => settled,
             Err(end) => {
