@@ -8,10 +8,11 @@ mod endings;
 #[path = "support/harness.rs"]
 mod harness;
 
+use std::sync::Arc;
+
 use endings::{code, done};
 use harness::{NO_WRITER, Stage, Tuning, Weir, describe, first_value, wait_for, wait_until};
 use pgweir::devcluster::{DevNode, Options, Stop};
-use std::sync::Arc;
 use tokio_postgres::{Client, Error};
 
 const SCHEMA: [&str; 2] = [NO_WRITER, "CREATE TABLE done (what text)"];
@@ -113,6 +114,13 @@ impl Play {
         })
     }
 
+    /// The standby has it all when its primary dies.
+    fn promote_with_all(&self) {
+        self.wait_replayed();
+        self.old().sigkill().unwrap();
+        self.new_one().promote().unwrap();
+    }
+
     fn wait_replayed(&self) {
         let flushed = self.old().sql_value("SELECT pg_current_wal_flush_lsn()").unwrap().unwrap();
         let has_it = format!("SELECT pg_last_wal_replay_lsn() >= '{flushed}'");
@@ -191,11 +199,7 @@ fn settled(weir: &Weir<'_>, verdict: &str) -> f64 {
 fn what_a_killed_primary_had_committed_and_its_standby_has_is_answered_as_if_nothing_had_happened() {
     let play = Play::new();
     let weir = play.weir();
-    let told = play.lose(&weir, || {
-        play.wait_replayed();
-        play.old().sigkill().unwrap();
-        play.new_one().promote().unwrap();
-    });
+    let told = play.lose(&weir, || play.promote_with_all());
     assert_answered(told, &FORMS);
     assert_done_once(play.new_one(), &FORMS);
     assert_eq!((settled(&weir, "committed"), settled(&weir, "unknown")), (6.0, 0.0));
@@ -282,11 +286,7 @@ fn what_cannot_be_proven_within_hold_time_is_in_doubt() {
 fn without_it_nothing_is_asked_and_they_are_in_doubt() {
     let play = Play { prove: false, keeps_all: false, ..Play::new() };
     let weir = play.weir();
-    let told = play.lose(&weir, || {
-        play.wait_replayed();
-        play.old().sigkill().unwrap();
-        play.new_one().promote().unwrap();
-    });
+    let told = play.lose(&weir, || play.promote_with_all());
     for (form, answer) in told {
         assert_eq!(code(answer), "08007", "{form}");
     }

@@ -6,7 +6,7 @@
 mod harness;
 
 use harness::{NO_WRITER, Stage, Tuning, describe, value, wait_for, wait_until};
-use pgweir::devcluster::{DevNode, Options, Stop};
+use pgweir::devcluster::{Options, Stop};
 
 const SCHEMA: [&str; 2] =
     [NO_WRITER, "CREATE TABLE taken (node text DEFAULT current_setting('cluster_name'))"];
@@ -102,15 +102,19 @@ fn a_commit_behind_a_close_that_found_its_primary_deposed_fails_and_says_so() {
     }
 }
 
-/// Has a process of this server's bytes to read that have come over TCP? (proc(5), /proc/net/tcp)
-fn has_unread(node: &DevNode) -> bool {
+/// Has this process bytes to read that have come over TCP? (proc(5): /proc/PID/fd, /proc/net/tcp)
+fn has_unread(pid: i32) -> bool {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let open = open
+        .filter_map(|file| std::fs::read_link(file.ok()?.path()).ok()?.into_os_string().into_string().ok());
+    let inode = |file: String| Some(file.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned());
+    let open: Vec<String> = open.filter_map(inode).collect();
     let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let here = format!(":{:04X}", node.port());
     sockets.lines().skip(1).any(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let unread = fields[4].split(':').nth(1).is_some_and(|unread| unread != "00000000");
         // 01: established; a listening socket's number is something else.
-        fields[1].ends_with(&here) && fields[3] == "01" && unread
+        fields[3] == "01" && unread && open.iter().any(|inode| inode == fields[9])
     })
 }
 
@@ -135,7 +139,7 @@ fn a_commit_behind_a_close_whose_server_was_lost_fails_and_says_so() {
             // Its server stands still with the Sync behind the Close, and then ends.
             signal("-STOP", pid);
             drop(statement);
-            tokio::task::block_in_place(|| wait_until("the Close is there", || has_unread(primary)));
+            tokio::task::block_in_place(|| wait_until("the Close is there", || has_unread(pid)));
             primary.sql(&format!("SELECT pg_terminate_backend({pid})")).unwrap();
             signal("-CONT", pid);
             let committed = match commit {
@@ -159,7 +163,6 @@ fn whatever_would_commit_when_its_server_dies_is_told_and_its_session_lives() {
     let stage = Stage::with(Options::with_replicas(1), &SCHEMA);
     let tuning = Tuning { limits: vec!["hold_time: 25s".to_owned()], ..Tuning::default() };
     let weir = stage.weir_with(&tuning);
-    let primary = stage.cluster.primary();
     stage.run(async {
         let client = weir.connect().await;
         let forms = [
@@ -182,7 +185,7 @@ fn whatever_would_commit_when_its_server_dies_is_told_and_its_session_lives() {
             };
             let (told, ()) = tokio::join!(told, async {
                 tokio::task::block_in_place(|| {
-                    wait_until("it is there", || has_unread(primary));
+                    wait_until("it is there", || has_unread(pid));
                     signal("-KILL", pid);
                 });
             });

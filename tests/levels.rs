@@ -11,7 +11,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use harness::{
-    LONG, NO_WRITER, SERVED_BY, Scene, Stage, Tuning, Weir, connect_to, describe, value, wait_for, wait_until,
+    Calm, LONG, NO_WRITER, SERVED_BY, Scene, Stage, Tuning, Weir, connect_to, describe, value, wait_for,
+    wait_until,
 };
 use pgweir::devcluster::{APP, APP_DATABASE, DevNode, Options};
 use pgweir::freshness::defect::Defect;
@@ -27,21 +28,6 @@ const SCHEMA: [&str; 4] = [
 fn scene() -> Scene {
     static STAGE: OnceLock<Stage> = OnceLock::new();
     Scene::on(&STAGE, || Stage::with(Options::default(), &SCHEMA))
-}
-
-/// Undoes what a test did to the cluster, however it ends.
-struct Calm<'a>(&'a Scene);
-
-impl Drop for Calm<'_> {
-    fn drop(&mut self) {
-        let cluster = &self.0.cluster;
-        drop(cluster.primary().set("synchronous_standby_names", ""));
-        for replica in cluster.replicas() {
-            drop(replica.resume_replay());
-            drop(replica.set_apply_delay(Duration::ZERO));
-        }
-        drop(cluster.wait_caught_up(LONG));
-    }
 }
 
 /// Commits wait for both replicas to have replayed them.

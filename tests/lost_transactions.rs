@@ -10,7 +10,7 @@ mod harness;
 
 use std::sync::OnceLock;
 
-use endings::{code, done, once, terminate, wait_asleep};
+use endings::{ASLEEP, IDLE_IN_TRANSACTION, WAITING_FOR_STANDBYS, code, done, once, terminate, wait_asleep};
 use harness::{NO_WRITER, Scene, Stage, Tuning, describe, value};
 use pgweir::devcluster::{DevNode, Options, Stop};
 
@@ -40,7 +40,7 @@ fn a_transaction_that_has_only_begun_goes_on_elsewhere() {
         let client = weir.connect().await;
         client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ /* only begun */").await.unwrap();
         client.batch_execute("SET LOCAL work_mem = '5MB'").await.unwrap();
-        tokio::task::block_in_place(|| terminate(primary, "work_mem", "idle in transaction"));
+        tokio::task::block_in_place(|| terminate(primary, "work_mem", IDLE_IN_TRANSACTION));
         client.batch_execute("INSERT INTO done VALUES ('begun')").await.unwrap();
         assert_eq!(value(&client, "SHOW transaction_isolation").await, "repeatable read");
         assert_eq!(value(&client, "SHOW work_mem").await, "5MB");
@@ -59,7 +59,7 @@ fn a_transaction_that_has_written_fails_so_that_it_is_retried_and_never_says_tha
         let begin = async |what: &str| {
             client.batch_execute("BEGIN").await.unwrap();
             client.batch_execute(&format!("INSERT INTO done VALUES ('{what}')")).await.unwrap();
-            tokio::task::block_in_place(|| terminate(primary, what, "idle in transaction"));
+            tokio::task::block_in_place(|| terminate(primary, what, IDLE_IN_TRANSACTION));
         };
         // The next statement tells; whatever follows is refused as in any failed transaction.
         begin("told").await;
@@ -76,7 +76,7 @@ fn a_transaction_that_has_written_fails_so_that_it_is_retried_and_never_says_tha
         // What is in flight is told at once.
         client.batch_execute("BEGIN; INSERT INTO done VALUES ('in flight')").await.unwrap();
         let (asked, ()) = tokio::join!(client.batch_execute("SELECT pg_sleep(20) /* in flight */"), async {
-            tokio::task::block_in_place(|| terminate(primary, "in flight", "active"));
+            tokio::task::block_in_place(|| terminate(primary, "in flight", ASLEEP));
         });
         assert_eq!(code(asked), "40001");
         client.batch_execute("ROLLBACK").await.unwrap();
@@ -96,7 +96,7 @@ fn a_write_that_an_administrator_ends_is_not_sent_again_and_one_that_a_shutdown_
         let client = weir.connect().await;
         let write = "INSERT INTO done SELECT 'ended' FROM pg_sleep(20)";
         let (written, ()) = tokio::join!(client.batch_execute(write), async {
-            tokio::task::block_in_place(|| terminate(primary, "ended", "active"));
+            tokio::task::block_in_place(|| terminate(primary, "ended", ASLEEP));
         });
         assert_eq!(code(written), "57P01");
         assert_eq!(value(&client, "SELECT count(*) FROM done WHERE what = 'ended'").await, "0");
@@ -135,7 +135,9 @@ fn a_commit_whose_server_is_lost_is_in_doubt_and_says_what_the_server_said() {
                 client.batch_execute(&begin).await.unwrap();
             }
             let (ended, ()) = tokio::join!(client.batch_execute(end), async {
-                tokio::task::block_in_place(|| terminate(primary, end.split(' ').next().unwrap(), "active"));
+                tokio::task::block_in_place(|| {
+                    terminate(primary, end.split(' ').next().unwrap(), WAITING_FOR_STANDBYS)
+                });
             });
             let error = ended.unwrap_err();
             assert_eq!(error.code().unwrap().code(), "08007", "{what}");
@@ -164,7 +166,7 @@ fn what_was_set_in_a_transaction_that_was_lost_stays_with_nobody() {
             loses.batch_execute("BEGIN").await.unwrap();
             loses.batch_execute("SET TimeZone = 'Asia/Kolkata'").await.unwrap();
             loses.batch_execute("INSERT INTO done VALUES ('set')").await.unwrap();
-            tokio::task::block_in_place(|| terminate(primary, "set", "idle in transaction"));
+            tokio::task::block_in_place(|| terminate(primary, "set", IDLE_IN_TRANSACTION));
             if told {
                 assert_eq!(code(loses.batch_execute("SELECT 1").await), "40001");
                 assert_eq!(code(loses.batch_execute("SELECT 1").await), "25P02");

@@ -8,7 +8,7 @@ mod harness;
 #[path = "support/wire_client.rs"]
 mod wire_client;
 
-use harness::{NO_WRITER, SERVED_BY, Scene, Stage, Tuning, Weir, connect_to, value, wait_until};
+use harness::{Calm, NO_WRITER, SERVED_BY, Scene, Stage, Tuning, Weir, connect_to, value, wait_until};
 use pgweir::devcluster::{APP, APP_DATABASE, DevNode, Options, SUPERUSER};
 use pgweir::freshness::defect::Defect;
 use std::sync::OnceLock;
@@ -482,20 +482,6 @@ fn a_client_that_leaves_in_the_middle_leaves_nothing_behind() {
     }
     wait_until("no server connection is in use", || weir.status().pools.iter().all(|pool| pool.active == 0));
     assert_eq!(wire(&weir).value("SELECT v FROM kv WHERE id = 4"), "0");
-}
-
-/// Undoes what a test did to the cluster, however it ends.
-struct Calm<'a>(&'a Scene);
-
-impl Drop for Calm<'_> {
-    fn drop(&mut self) {
-        let cluster = &self.0.cluster;
-        drop(cluster.primary().set("synchronous_standby_names", ""));
-        for replica in cluster.replicas() {
-            drop(replica.resume_replay());
-        }
-        drop(cluster.wait_caught_up(harness::LONG));
-    }
 }
 
 #[test]

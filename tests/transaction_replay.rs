@@ -17,7 +17,7 @@ mod wires;
 
 use std::sync::OnceLock;
 
-use endings::{code, done, once, terminate, wait_asleep};
+use endings::{ASLEEP, IDLE_IN_TRANSACTION, code, done, once, terminate, wait_asleep};
 use fault_proxy::{FaultProxy, Network};
 use harness::{
     LONG, NO_WRITER, SERVED_BY, Scene, Stage, Tuning, connect_to, describe, value, wait_for, wait_until,
@@ -251,7 +251,7 @@ fn the_messages_of_drivers_are_said_again_in_whatever_groups_they_came() {
             (vec!["item 9".into()], vec!["item 10".into()])
         );
         if round == 1 {
-            terminate(primary, named, "idle in transaction");
+            terminate(primary, named, IDLE_IN_TRANSACTION);
             assert_eq!(values(&wire.exchange(&bound(b"11", ""), 1)[0]), ["item 11"]);
             let answers =
                 wire.exchange(&all_of(&[&query("INSERT INTO done VALUES ('wire')"), &query("COMMIT")]), 2);
@@ -285,7 +285,7 @@ fn what_somebody_has_ended_on_purpose_is_not_said_again() {
         all(&client, &["BEGIN", "SELECT count(*) FROM item"]).await;
         let write = "INSERT INTO done SELECT 'meant' FROM pg_sleep(50)";
         let (written, ()) = tokio::join!(client.batch_execute(write), async {
-            tokio::task::block_in_place(|| terminate(primary, "meant", "active"));
+            tokio::task::block_in_place(|| terminate(primary, "meant", ASLEEP));
         });
         assert_eq!(code(written), "57P01");
         assert_eq!(code(client.batch_execute("SELECT 1").await), "25P02");
@@ -302,7 +302,7 @@ fn what_somebody_has_ended_on_purpose_is_not_said_again() {
         all(&client, &["BEGIN", "SELECT count(*) FROM item"]).await;
         let rows = "SELECT repeat('seen', 10000) UNION ALL SELECT pg_sleep(50)::text";
         let (read, ()) = tokio::join!(client.batch_execute(rows), async {
-            tokio::task::block_in_place(|| terminate(primary, "seen", "active"));
+            tokio::task::block_in_place(|| terminate(primary, "seen", ASLEEP));
         });
         assert_eq!(code(read), "40001");
         all(&client, &["ROLLBACK"]).await;
@@ -310,16 +310,16 @@ fn what_somebody_has_ended_on_purpose_is_not_said_again() {
         all(&client, &["BEGIN", "SELECT count(*) FROM item"]).await;
         let (read, ()) = tokio::join!(client.batch_execute("SELECT pg_sleep(50) /* twice */"), async {
             tokio::task::block_in_place(|| {
-                terminate(primary, "twice", "active");
+                terminate(primary, "twice", ASLEEP);
                 wait_asleep(primary, "twice");
-                terminate(primary, "twice", "active");
+                terminate(primary, "twice", ASLEEP);
             });
         });
         assert_eq!(code(read), "40001");
         all(&client, &["ROLLBACK"]).await;
         // A connection that is lost between two statements, with the server still there.
         all(&client, &["BEGIN", "SELECT count(*) FROM item /* between */"]).await;
-        tokio::task::block_in_place(|| terminate(primary, "between", "idle in transaction"));
+        tokio::task::block_in_place(|| terminate(primary, "between", IDLE_IN_TRANSACTION));
         all(&client, &["INSERT INTO done VALUES ('between')", "COMMIT"]).await;
     });
     assert_eq!(done(primary, "meant") + done(primary, "timed out"), 0);
@@ -417,7 +417,7 @@ fn a_transaction_that_is_said_again_goes_on_only_on_a_primary_that_is_one_by_the
     scene.run(async {
         let client = weir.connect().await;
         all(&client, &["BEGIN", "SELECT count(*) FROM item /* by then */"]).await;
-        tokio::task::block_in_place(|| terminate(primary, "by then", "idle in transaction"));
+        tokio::task::block_in_place(|| terminate(primary, "by then", IDLE_IN_TRANSACTION));
         let locker = connect_to(primary.address(), SUPERUSER, APP_DATABASE, "").await.unwrap();
         all(&locker, &["BEGIN", "LOCK TABLE item"]).await;
         let (written, ()) =
@@ -484,13 +484,13 @@ fn with_split_it_serves_the_transactions_that_are_not_split() {
         let client = weir.connect().await;
         all(&client, &["BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT count(*) FROM item /* whole */"])
             .await;
-        tokio::task::block_in_place(|| terminate(primary, "whole", "idle in transaction"));
+        tokio::task::block_in_place(|| terminate(primary, "whole", IDLE_IN_TRANSACTION));
         all(&client, &["INSERT INTO done VALUES ('whole')", "COMMIT"]).await;
         // One that is split has begun with its write.
         let route = weir.route(&client, "BEGIN").await;
         assert!(route.is_empty(), "{route:?}");
         all(&client, &["INSERT INTO done VALUES ('parted')"]).await;
-        tokio::task::block_in_place(|| terminate(primary, "parted", "idle in transaction"));
+        tokio::task::block_in_place(|| terminate(primary, "parted", IDLE_IN_TRANSACTION));
         assert_eq!(code(client.batch_execute("COMMIT").await), "40001");
     });
     assert_eq!((done(primary, "whole"), done(primary, "parted")), (1, 0));
@@ -506,13 +506,13 @@ fn a_transaction_that_begins_again_is_the_primarys_and_one_that_has_failed_stays
     scene.run(async {
         let client = weir.connect().await;
         all(&client, &["BEGIN /* again */"]).await;
-        tokio::task::block_in_place(|| terminate(primary, "again", "idle in transaction"));
+        tokio::task::block_in_place(|| terminate(primary, "again", IDLE_IN_TRANSACTION));
         assert_eq!(value(&client, "SELECT served_by()").await, primary.name());
         all(&client, &["INSERT INTO done VALUES ('again')", "COMMIT"]).await;
 
         all(&client, &["BEGIN"]).await;
         let (read, ()) = tokio::join!(client.batch_execute("SELECT pg_sleep(50) /* fails */"), async {
-            tokio::task::block_in_place(|| terminate(primary, "fails", "active"));
+            tokio::task::block_in_place(|| terminate(primary, "fails", ASLEEP));
         });
         assert_eq!(code(read), "40001");
         assert_eq!(code(client.batch_execute("INSERT INTO done VALUES ('fails')").await), "25P02");

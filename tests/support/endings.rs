@@ -6,11 +6,24 @@ use tokio_postgres::Error;
 
 use crate::harness::{describe, wait_until};
 
-/// Ends the one server process of the application whose last text has this mark and that is in this state.
-pub fn terminate(primary: &DevNode, mark: &str, state: &str) {
+/// What a server process is doing, as a condition on `pg_stat_activity`. `active` alone says little: it is true
+/// before the statement has begun to do anything.
+#[derive(Clone, Copy, Debug)]
+pub struct Doing(&'static str);
+
+/// Its client has a transaction open, and says nothing.
+pub const IDLE_IN_TRANSACTION: Doing = Doing("state = 'idle in transaction'");
+/// It is in `pg_sleep`.
+pub const ASLEEP: Doing = Doing("wait_event = 'PgSleep'");
+/// It has committed, and waits until a standby has that.
+pub const WAITING_FOR_STANDBYS: Doing = Doing("wait_event = 'SyncRep'");
+
+/// Ends the one server process of the application whose last text has this mark and that does this.
+pub fn terminate(primary: &DevNode, mark: &str, doing: Doing) {
     let ended = format!(
         "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE usename = 'app' \
-         AND query LIKE '%{mark}%' AND state LIKE '{state}' AND pid <> pg_backend_pid()"
+         AND query LIKE '%{mark}%' AND {} AND pid <> pg_backend_pid()",
+        doing.0
     );
     wait_until(&format!("{mark} is there to be ended"), || {
         primary.sql_value(&ended).unwrap().as_deref() == Some("1")
@@ -26,8 +39,8 @@ pub fn once(primary: &DevNode) -> String {
 /// Waits until a text of the application's with this mark sleeps.
 pub fn wait_asleep(primary: &DevNode, mark: &str) {
     let runs = format!(
-        "SELECT count(*) FROM pg_stat_activity \
-         WHERE usename = 'app' AND query LIKE '%{mark}%' AND wait_event = 'PgSleep'"
+        "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND query LIKE '%{mark}%' AND {}",
+        ASLEEP.0
     );
     wait_until(&format!("{mark} runs"), || primary.sql_value(&runs).unwrap().as_deref() == Some("1"));
 }

@@ -26,6 +26,9 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 /// No condition of these tests takes as long; its end means that something is wrong.
 pub const LONG: Duration = Duration::from_secs(60);
 
+/// No test takes as long, on whatever machine and with whatever sizes.
+const HANGS: Duration = Duration::from_secs(600);
+
 /// A pause of a client, longer than two of the monitor's intervals: whatever it has read by then is
 /// known of every replica that keeps up.
 pub const PAUSE: Duration = Duration::from_millis(50);
@@ -63,7 +66,40 @@ impl Scene {
     }
 }
 
+impl Drop for Scene {
+    /// A test that fails does not take along those behind it, which would wait in vain.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.calm();
+        }
+    }
+}
+
+/// Undoes what a test does to the servers, however it ends.
+#[derive(Debug)]
+pub struct Calm<'a>(pub &'a Stage);
+
+impl Drop for Calm<'_> {
+    fn drop(&mut self) {
+        self.0.calm();
+    }
+}
+
 impl Stage {
+    /// Every server runs, nobody waits for standbys, and replay goes on; as far as that can be had again.
+    pub fn calm(&self) {
+        for node in self.cluster.nodes() {
+            drop(node.sigcont());
+            drop(node.start());
+            drop(node.set("synchronous_standby_names", ""));
+        }
+        for replica in self.cluster.replicas() {
+            drop(replica.resume_replay());
+            drop(replica.set_apply_delay(Duration::ZERO));
+        }
+        drop(self.cluster.wait_caught_up(LONG));
+    }
+
     /// A cluster with these options and this schema (of the application's database, run by its owner).
     pub fn with(options: Options, schema: &[&str]) -> Stage {
         if let Ok(level) = std::env::var("PGWEIR_TEST_LOG") {
@@ -82,9 +118,10 @@ impl Stage {
         Stage { cluster, runtime, scene: Mutex::new(()) }
     }
 
-    /// Runs a future to its end.
+    /// Runs a future to its end. One that hangs fails.
     pub fn run<T>(&self, future: impl Future<Output = T>) -> T {
-        self.runtime.block_on(future)
+        let bounded = self.runtime.block_on(async { tokio::time::timeout(HANGS, future).await });
+        bounded.unwrap_or_else(|_| panic!("no end of it after {HANGS:?}"))
     }
 
     /// Runs a future beside the test, until it ends or is aborted.
