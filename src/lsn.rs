@@ -11,6 +11,13 @@ pub struct Lsn(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TimelineId(pub u32);
 
+impl TimelineId {
+    /// The timeline of a WAL file, which is the first eight digits of its name (manual, "WAL Internals").
+    pub fn of_wal_file(name: &str) -> Option<TimelineId> {
+        half(name.get(..8)?).ok().map(TimelineId)
+    }
+}
+
 /// A position together with the timeline on which it was measured. Deliberately without `Ord`:
 /// positions on two timelines compare only up to their fork.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -65,6 +72,14 @@ fn half(digits: &str) -> Result<u32, InvalidLsn> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_timeline_of_a_wal_file_is_in_its_name() {
+        assert_eq!(TimelineId::of_wal_file("0000001A0000000100000003"), Some(TimelineId(26)));
+        for name in ["", "0000001", "+000001A0000", "é0000000000"] {
+            assert_eq!(TimelineId::of_wal_file(name), None, "{name}");
+        }
+    }
 
     #[test]
     fn text_and_number_are_the_same_position() {

@@ -2,9 +2,9 @@
 //! there afterwards, and what that proves.
 //!
 //! Before it is committed, a transaction is asked for its number and for a position behind what it has written.
-//! Its commit record lies behind that position, and records with its number before it (if it has written anything
-//! that is logged; what is not, a crash empties). So on a timeline that
-//! forked, or after a recovery that ended,
+//! Its commit record lies behind that position, and records with its number before it (if it has written
+//! anything that is logged; what is not, a crash empties). So on a timeline that forked, or after a recovery
+//! that ended,
 //!
 //! ```text
 //! at or before the position    there is no commit record: it was not committed
@@ -112,7 +112,7 @@ impl Doubt {
             false => Run::Other,
         };
         match (answer.status, run) {
-            (Status::Committed, _) => self.is_committed(answer, run),
+            (Status::Committed, _) => self.whose_commit(answer, run),
             // Whosever number that is: had this transaction been committed here, it would be committed.
             (Status::RolledBack, _) | (Status::Open, Run::Other) => Verdict::RolledBack,
             (Status::Open, Run::Same | Run::Unknown) => Verdict::Open,
@@ -121,7 +121,7 @@ impl Doubt {
     }
 
     /// Somebody's transaction of this number is committed. This one, or another that got its number?
-    fn is_committed(&self, answer: &Answer, run: Run) -> Verdict {
+    fn whose_commit(&self, answer: &Answer, run: Run) -> Verdict {
         let (end, is_its_end) = match answer.timeline == self.timeline {
             _ if run == Run::Same => return Verdict::Committed,
             // What is flushed comes up again with its server. (What has recovered says itself how far.)

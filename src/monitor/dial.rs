@@ -1,13 +1,11 @@
 //! Makes a connection of the monitor's.
 
 use crate::cluster::view::NodeView;
-use crate::monitor::AbortOnDrop;
 use crate::monitor::settings::MonitorSettings;
-use std::future::Future;
+use crate::monitor::{AbortOnDrop, tls};
 use std::net::IpAddr;
 use std::time::Duration;
-use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, Config, Error, NoTls};
+use tokio_postgres::{Client, Config, Error};
 
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -39,23 +37,6 @@ pub(super) async fn dial(
     if let Some(password) = &settings.password {
         config.password(password.as_str());
     }
-    match &settings.tls {
-        None => {
-            config.ssl_mode(SslMode::Disable);
-            let (client, connection) = config.connect(NoTls).await?;
-            Ok((client, drive(connection, ended)))
-        }
-        Some(tls) => {
-            tls.demand_in(&mut config);
-            let (client, connection) = config.connect(tls.connector()).await?;
-            Ok((client, drive(connection, ended)))
-        }
-    }
-}
-
-fn drive<F>(connection: F, ended: impl FnOnce(Result<(), Error>) + Send + 'static) -> AbortOnDrop
-where
-    F: Future<Output = Result<(), Error>> + Send + 'static,
-{
-    AbortOnDrop(tokio::spawn(async move { ended(connection.await) }))
+    let (client, connection) = tls::open(&mut config, settings.tls.as_ref()).await?;
+    Ok((client, AbortOnDrop(tokio::spawn(async move { ended(connection.await) }))))
 }

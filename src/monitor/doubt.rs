@@ -3,6 +3,7 @@
 
 use crate::clock;
 use crate::cluster::view::NodeView;
+use crate::fault::one_line;
 use crate::freshness::doubt::{Answer, Doubt, Run, Status, Verdict};
 use crate::lsn::{Lsn, TimelineId};
 use crate::moment::Moment;
@@ -16,8 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Mutex as Turn, oneshot, watch};
 use tokio::time::{timeout, timeout_at};
-use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
+use tokio_postgres::{Error, Row};
 
 /// Whoever waits asks again so often, whatever is published; doubles up to the second.
 const GAPS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
@@ -79,8 +80,7 @@ struct Said {
 impl Monitor {
     /// What became of it, asked of whoever is the proven primary, until one proves something or until `until`.
     /// `Committed` means that it is as safe there as if its own server had said so: with synchronous replication
-    /// its standbys have it.
-    /// With it, on which timeline.
+    /// its standbys have it. With it, on which timeline.
     pub async fn settle(&self, doubt: &Doubt, until: Moment) -> (Verdict, Option<TimelineId>) {
         let mut gap = GAPS.0;
         loop {
@@ -209,7 +209,10 @@ impl Monitor {
         let began = clock::now();
         let task = AbortOnDrop(tokio::spawn(async move {
             let confirmed = commit(&settings, &at).await;
-            done.send_replace(Some(confirmed.is_some()));
+            if let Err(error) = &confirmed {
+                tracing::warn!(node = at.id.0, "a commit that was to confirm others has failed: {error}");
+            }
+            done.send_replace(Some(confirmed.is_ok()));
         }));
         let Judged { node, incarnation, .. } = *judged;
         *confirming = Some(Confirming { node, incarnation, began, done: told.clone(), _task: task });
@@ -246,15 +249,17 @@ impl Confirming {
 }
 
 /// One commit that waits as the server's commits do.
-async fn commit(settings: &MonitorSettings, at: &NodeView) -> Option<()> {
+async fn commit(settings: &MonitorSettings, at: &NodeView) -> Result<(), String> {
     let options = "-c jit=off -c default_transaction_read_only=off";
     let connected = async {
-        let (client, driver) = dial(settings, at, at.address, options, drop).await.ok()?;
-        client.query(AS_SAFE, &[]).await.ok()?;
-        Some((client, driver))
+        let (client, driver) = dial(settings, at, at.address, options, drop).await?;
+        client.query(AS_SAFE, &[]).await?;
+        Ok((client, driver))
     };
-    let (client, _driver) = timeout(settings.policy.down_after, connected).await.ok()??;
-    client.execute(FLUSH, &[]).await.ok().map(|_| ())
+    let connected = timeout(settings.policy.down_after, connected).await;
+    let connected = connected.map_err(|_| "no connection in time (down_after)".to_owned())?;
+    let (client, _driver) = connected.map_err(|error: Error| one_line(&error))?;
+    client.execute(FLUSH, &[]).await.map(|_| ()).map_err(|error| one_line(&error))
 }
 
 impl Shared {
@@ -294,7 +299,7 @@ fn said_in(row: &Row) -> Option<Said> {
     };
     let recovered: Option<PgLsn> = row.try_get(1).ok()?;
     let file: &str = row.try_get(2).ok()?;
-    let timeline = TimelineId(u32::from_str_radix(file.get(..8)?, 16).ok()?);
+    let timeline = TimelineId::of_wal_file(file)?;
     Some(Said { status, recovered: recovered.map(|lsn| Lsn(u64::from(lsn))), timeline })
 }
 

@@ -492,10 +492,9 @@ fn sample_of(row: &Row, sent: Moment) -> Result<Sample, Broken> {
         }));
     }
     let file: Option<&str> = row.try_get(3).map_err(lost)?;
-    let number = file.and_then(|name| u32::from_str_radix(name.get(..8)?, 16).ok());
-    match (lsn(row, 1)?, lsn(row, 2)?, number) {
-        (Some(insert), Some(flush), Some(number)) => {
-            Ok(Sample::Primary(PrimarySample { sent, insert, flush, timeline: TimelineId(number) }))
+    match (lsn(row, 1)?, lsn(row, 2)?, file.and_then(TimelineId::of_wal_file)) {
+        (Some(insert), Some(flush), Some(timeline)) => {
+            Ok(Sample::Primary(PrimarySample { sent, insert, flush, timeline }))
         }
         // It was promoted between two columns: the next answer is whole.
         _ => Err(Broken {

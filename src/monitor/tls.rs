@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::config::{SslMode, SslNegotiation};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect};
+use tokio_postgres::{Client, Config, Error, NoTls};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::ClientConfig;
@@ -33,6 +34,25 @@ pub struct MonitorTls {
     pub config: Arc<ClientConfig>,
     /// The name to verify where it is not the node's host.
     pub server_name: Option<ServerName<'static>>,
+}
+
+/// What moves the bytes of a connection, until it ends.
+pub type Driver = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+
+/// Connects, over TLS where there is any.
+pub async fn open(config: &mut Config, tls: Option<&MonitorTls>) -> Result<(Client, Driver), Error> {
+    match tls {
+        None => {
+            config.ssl_mode(SslMode::Disable);
+            let (client, connection) = config.connect(NoTls).await?;
+            Ok((client, Box::pin(connection)))
+        }
+        Some(tls) => {
+            tls.demand_in(config);
+            let (client, connection) = config.connect(tls.connector()).await?;
+            Ok((client, Box::pin(connection)))
+        }
+    }
 }
 
 impl MonitorTls {

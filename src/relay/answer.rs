@@ -230,7 +230,7 @@ impl Client {
                 {
                     // SyncRepWaitForLSN: it says so, and then closes the connection without another word.
                     record.committed_locally = true;
-                    if record.told.is_some() {
+                    if record.told().is_some() {
                         // Not before it is known what became of it.
                         active.answers.pass(frame.len(), false);
                         return Some(Digested::More);

@@ -7,7 +7,7 @@ use crate::fault::SqlState;
 use crate::freshness::doubt::{Doubt, Verdict};
 use crate::lsn::TimelineId;
 use crate::moment::Moment;
-use crate::node::Role;
+use crate::node::{NodeId, Role};
 use crate::relay::answer::{Answered, Withdrawal};
 use crate::relay::buffer::Active;
 use crate::relay::client::{Client, End};
@@ -15,14 +15,13 @@ use crate::relay::lost::Lost;
 use crate::relay::lost_transaction::{Ended, lost_before_commit};
 use crate::relay::reach::Holding;
 use crate::session::block::Runs;
-use crate::session::exchange::{Asks, GroupRecord};
+use crate::session::exchange::{GroupRecord, Inquiry, InquiryPlace};
 use crate::session::group::Group;
 use crate::sql::class::{Access, Why};
 use crate::sql::effects::Effect;
 use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::header;
 use crate::wire::writers;
-use std::sync::atomic::Ordering;
 
 /// What a COMMIT is answered.
 const COMMITTED: &[u8] = b"C\0\0\0\x0bCOMMIT\0";
@@ -30,20 +29,32 @@ const COMMITTED: &[u8] = b"C\0\0\0\x0bCOMMIT\0";
 /// The group in flight may have been committed, and somebody may know.
 #[derive(Debug)]
 pub struct InDoubt {
-    doubt: Doubt,
-    /// Has its server said that a COMMIT is done, and then no more?
-    is_done: bool,
+    /// `None`: its server has said that a COMMIT is done, and then no more.
+    doubt: Option<Doubt>,
+    server: Server,
     /// What its server said last.
     lost: Lost,
     ended: Option<Ended>,
 }
 
+/// A server that is lost.
+#[derive(Clone, Copy, Debug)]
+struct Server {
+    node: NodeId,
+    incarnation: u64,
+    timeline: TimelineId,
+}
+
 impl Client {
-    /// Where the group's transaction is to be asked for its number, and on which timeline its server is.
-    pub(super) fn asks_in(&self, active: &Active, group: &Group, record: &GroupRecord) -> (Asks, TimelineId) {
-        const NOTHING: (Asks, TimelineId) = (Asks::Nothing, TimelineId(0));
+    /// Is the group's transaction to be asked for its number, and where?
+    pub(super) fn inquiry_into(
+        &self,
+        active: &Active,
+        group: &Group,
+        record: &GroupRecord,
+    ) -> Option<Inquiry> {
         if !self.context.glance.proves_commits() {
-            return NOTHING;
+            return None;
         }
         let exchange = &active.exchange;
         // tokio-postgres, for one, closes the statement that it has just used in the same breath.
@@ -51,18 +62,18 @@ impl Client {
             && group.executes
             && !exchange.open
             && exchange.groups.iter().all(|record| record.only_closes);
-        let asks = match self.session.state.status() {
-            _ if !alone => Asks::Nothing,
+        let place = match self.session.state.status() {
+            _ if !alone => return None,
             TransactionStatus::Idle if record.resumable && self.is_free() && is_one_write(group) => {
-                Asks::Behind
+                InquiryPlace::Behind
             }
-            TransactionStatus::InBlock if self.is_plain_commit(active, group) => Asks::InFront,
-            _ => Asks::Nothing,
+            TransactionStatus::InBlock if self.is_plain_commit(active, group) => InquiryPlace::InFront,
+            _ => return None,
         };
-        match self.proven_timeline() {
-            Some(timeline) if asks != Asks::Nothing && !has_parameter(active, group) => (asks, timeline),
-            _ => NOTHING,
+        if has_parameter(active, group) {
+            return None;
         }
+        Some(Inquiry { place, timeline: self.proven_timeline()?, told: None, late: None })
     }
 
     /// Does it commit a transaction on the primary that may have written, and nothing else?
@@ -92,19 +103,14 @@ impl Client {
         let Some(record) = exchange.groups.front().filter(|record| alone && !record.failed) else {
             return Err(lost);
         };
-        let (Some(told), Some(attached)) = (record.told, &self.attached) else {
-            tracing::debug!(asks = ?record.asks, writes = record.writes, "lost before it has told its number");
+        let (Some((inquiry, told)), Some(attached)) = (record.told(), &self.attached) else {
             return Err(lost);
         };
-        // Without a number it has written nothing here; what else it may have done, nobody can say.
-        let Some(transaction) = told.transaction else { return Err(lost) };
         let goodbye = lost.why.sqlstate == SqlState::ADMIN_SHUTDOWN;
-        // An Execute of COMMIT says so when its standbys have it.
-        let is_done = record.asks == Asks::InFront && record.completed;
-        let matters = match (record.asks, self.session.state.status()) {
-            (Asks::Behind, TransactionStatus::Idle) => true,
+        let matters = match (inquiry.place, self.session.state.status()) {
+            (InquiryPlace::Behind, TransactionStatus::Idle) => true,
             // FATAL comes before the commit, or not at all.
-            (Asks::InFront, TransactionStatus::InBlock) => {
+            (InquiryPlace::InFront, TransactionStatus::InBlock) => {
                 !(goodbye && !record.completed && !record.committed_locally)
                     && record.effects[..] == [Effect::Commit { chain: false }]
             }
@@ -113,13 +119,22 @@ impl Client {
         if !(matters && exchange.queue.can_finish()) {
             return Err(lost);
         }
-        let doubt = Doubt {
-            transaction,
-            position: told.position,
-            timeline: record.timeline,
-            node: attached.lease.pool().node,
-            incarnation: attached.incarnation,
-            committed_there: record.committed_locally,
+        let (node, incarnation) = (attached.lease.pool().node, attached.incarnation);
+        let server = Server { node, incarnation, timeline: inquiry.timeline };
+        // An Execute of COMMIT says so when its standbys have it.
+        let is_done = inquiry.place == InquiryPlace::InFront && record.completed;
+        let doubt = match told.transaction {
+            _ if is_done => None,
+            Some(transaction) => Some(Doubt {
+                transaction,
+                position: told.position,
+                timeline: inquiry.timeline,
+                node,
+                incarnation,
+                committed_there: record.committed_locally,
+            }),
+            // Without a number it has written nothing here; what else it may have done, nobody can say.
+            None => return Err(lost),
         };
         let ended = self.ended_here(goodbye && !record.committed_locally);
         self.end_in_flight(active);
@@ -127,18 +142,17 @@ impl Client {
         active.to_server.clear();
         active.to_server_written = 0;
         self.drop_connection();
-        active.doubt = Some(Box::new(InDoubt { doubt, is_done, lost, ended }));
+        active.doubt = Some(Box::new(InDoubt { doubt, server, lost, ended }));
         Ok(())
     }
 
     /// Finds it out, as far as `limits.hold_time` allows, and answers.
     pub(super) async fn settle_doubt(&mut self, active: &mut Active) -> Result<(), End> {
         let Some(in_doubt) = active.doubt.take() else { return Ok(()) };
-        let doubt = in_doubt.doubt;
-        if in_doubt.is_done {
-            self.is_committed(active, &doubt, None);
+        let Some(doubt) = in_doubt.doubt else {
+            self.answer_committed(active, &in_doubt.server, None);
             return Ok(());
-        }
+        };
         let (verdict, on) = match self.verdict_on(active, &doubt).await {
             Ok(settled) => settled,
             Err(end) => {
@@ -146,20 +160,13 @@ impl Client {
                 return Err(end);
             }
         };
-        let word = match verdict {
-            Verdict::Committed => "committed",
-            Verdict::RolledBack => "rolled_back",
-            Verdict::Open | Verdict::Unknown => "unknown",
-        };
-        self.context.metrics.settled(word);
-        tracing::info!(user = %self.slot.user(), database = %self.slot.database(), node = doubt.node.0,
-            transaction = doubt.transaction, verdict = word, "a transaction whose server was lost");
+        self.count_verdict(&doubt, verdict);
         if verdict != Verdict::Committed {
             self.doubt_bonds(active);
         }
         match verdict {
-            Verdict::Committed => self.is_committed(active, &doubt, on),
-            Verdict::RolledBack => self.is_rolled_back(active, *in_doubt),
+            Verdict::Committed => self.answer_committed(active, &in_doubt.server, on),
+            Verdict::RolledBack => self.do_again_or_fail(active, *in_doubt),
             Verdict::Open | Verdict::Unknown => {
                 if active.answers.is_holding() {
                     active.answers.withdraw();
@@ -170,22 +177,40 @@ impl Client {
         Ok(())
     }
 
+    fn count_verdict(&self, doubt: &Doubt, verdict: Verdict) {
+        let word = match verdict {
+            Verdict::Committed => "committed",
+            Verdict::RolledBack => "rolled_back",
+            Verdict::Open | Verdict::Unknown => "unknown",
+        };
+        self.context.metrics.settled(word);
+        let (user, database) = (self.slot.user(), self.slot.database());
+        let (node, transaction) = (doubt.node.0, doubt.transaction);
+        match verdict {
+            Verdict::Committed | Verdict::RolledBack => {
+                tracing::info!(%user, %database, node, transaction, verdict = word,
+                    "a transaction whose server was lost");
+            }
+            Verdict::Open | Verdict::Unknown => {
+                tracing::warn!(%user, %database, node, transaction, position = %doubt.position,
+                    timeline = doubt.timeline.0, verdict = word,
+                    "nobody could say whether a transaction is committed whose server was lost: see pg_xact_status");
+            }
+        }
+    }
+
     async fn verdict_on(
         &mut self,
         active: &Active,
         doubt: &Doubt,
     ) -> Result<(Verdict, Option<TimelineId>), End> {
         let context = self.context.clone();
-        let (hold_time, most) = {
-            let config = context.config.load();
-            (config.limits.hold_time, u64::from(config.limits.hold_clients))
-        };
-        let _held = Holding::new(&context.counters.holding);
-        context.counters.held.fetch_add(1, Ordering::Relaxed);
-        if context.counters.holding.load(Ordering::Relaxed) > most {
+        let limits = context.config.load().limits.clone();
+        let (_held, may) = Holding::begin(&context.counters, &limits);
+        if !may {
             return Ok((Verdict::Unknown, None));
         }
-        let until: Moment = clock::now().plus(hold_time);
+        let until: Moment = clock::now().plus(limits.hold_time);
         self.slot.begin_wait();
         let settled = tokio::select! {
             biased;
@@ -199,18 +224,20 @@ impl Client {
     }
 
     /// What its server could not say any more.
-    fn is_committed(&mut self, active: &mut Active, doubt: &Doubt, on: Option<TimelineId>) {
+    fn answer_committed(&mut self, active: &mut Active, server: &Server, on: Option<TimelineId>) {
         let Some(record) = active.exchange.groups.pop_front() else { return };
         let mut bytes = active.exchange.queue.finish(COMMITTED);
-        bytes.extend_from_slice(record.late.as_deref().unwrap_or_default());
+        bytes.extend_from_slice(
+            record.inquiry.as_ref().and_then(|inquiry| inquiry.late.as_deref()).unwrap_or_default(),
+        );
         bytes.extend_from_slice(&writers::ready(TransactionStatus::Idle));
         active.answers.insert(&bytes);
-        self.session.is_settled();
+        self.session.end_transaction();
         active.answers.release();
         if active.requests.kept() > 0 {
             active.requests.let_go(record.request_len);
         }
-        let Doubt { node, incarnation, timeline, .. } = *doubt;
+        let Server { node, incarnation, timeline } = *server;
         let answered = Answered { now: clock::now(), role: Role::Primary, node, incarnation, checksum: None };
         self.account(active, &record, TransactionStatus::Idle, &answered);
         if on > Some(timeline) {
@@ -220,11 +247,11 @@ impl Client {
     }
 
     /// It runs again, once, where its client has seen nothing of it; a transaction cannot.
-    fn is_rolled_back(&mut self, active: &mut Active, in_doubt: InDoubt) {
+    fn do_again_or_fail(&mut self, active: &mut Active, in_doubt: InDoubt) {
         let again = active.answers.is_holding()
             && active.exchange.groups.front().is_some_and(|record| record.resumable && record.tried == 0);
         if again {
-            self.withdraw(active, Withdrawal::RolledBack(in_doubt.doubt.node));
+            self.withdraw(active, Withdrawal::RolledBack(in_doubt.server.node));
             self.ended = in_doubt.ended;
             return;
         }

@@ -227,9 +227,9 @@ impl Client {
                 None => None,
             };
             if held.is_none() {
-                held = Some(Holding::new(&context.counters.holding));
-                context.counters.held.fetch_add(1, Ordering::Relaxed);
-                if context.counters.holding.load(Ordering::Relaxed) > u64::from(limits.hold_clients) {
+                let (holding, may) = Holding::begin(&context.counters, &limits);
+                held = Some(holding);
+                if !may {
                     return Found::Refused(Box::new(no_primary(&view, last)));
                 }
             }

@@ -13,7 +13,7 @@ use crate::relay::lost::Lost;
 use crate::relay::transcript::Unreplayed;
 use crate::routing::request::Held;
 use crate::session::block::Runs;
-use crate::session::exchange::{Asks, GroupRecord};
+use crate::session::exchange::{GroupRecord, InquiryPlace};
 use crate::session::group::Group;
 use crate::sql::class::{Access, Marks, Why};
 use crate::sql::effects::Effect;
@@ -184,8 +184,10 @@ impl Client {
             && !active.exchange.open
             && active.exchange.groups.front().is_some_and(|front| {
                 // What is asked behind it comes before its commit. Where it has a number, that is looked up.
-                let numbered = front.told.is_some_and(|told| told.transaction.is_some());
-                let before = front.asks == Asks::Behind && !numbered;
+                let numbered = front.told().is_some_and(|(_, told)| told.transaction.is_some());
+                let behind =
+                    front.inquiry.as_ref().is_some_and(|inquiry| inquiry.place == InquiryPlace::Behind);
+                let before = behind && !numbered;
                 (!front.completed || before) && !front.committed_locally
             })
             && active.exchange.groups.iter().all(|record| record.resumable || record.retriable)

@@ -76,9 +76,8 @@ impl Client {
     /// Waits until RESUME.
     pub(super) async fn wait_for_resume(&self) -> Result<(), Box<Fault>> {
         let limits = self.context.config.load().limits.clone();
-        let held = Holding::new(&self.context.counters.holding);
-        self.context.counters.held.fetch_add(1, Ordering::Relaxed);
-        if self.context.counters.holding.load(Ordering::Relaxed) > u64::from(limits.hold_clients) {
+        let (held, may) = Holding::begin(&self.context.counters, &limits);
+        if !may {
             return Err(Box::new(paused()));
         }
         let until = clock::instant(clock::now().plus(limits.hold_time)).into();

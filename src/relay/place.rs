@@ -453,7 +453,7 @@ impl Client {
             && is_resumable(group, self.session.state.held())
             && active.requests.kept() < KEPT_MAX
             && group.len < KEPT_MAX;
-        (record.asks, record.timeline) = self.asks_in(active, group, &record);
+        record.inquiry = self.inquiry_into(active, group, &record);
         record.transcribed = self.transcribe(active, group);
         if tried == 0 && (record.transcribed.is_some() || self.has_transcript()) {
             record.retriable |= self.is_replayable(active, group, record.transcribed.is_some());

@@ -3,12 +3,13 @@
 use crate::clock;
 use crate::cluster::health::Evidence;
 use crate::cluster::view::{ClusterView, NodeState, NodeView};
+use crate::config::settings::LimitsSettings;
 use crate::fault::{Fault, SqlState};
 use crate::node::NodeId;
 use crate::pool::checkout::{Begun, Lease, Place};
 use crate::pool::connect::{Target as ConnectTarget, connect};
 use crate::pool::tenant::Tenant;
-use crate::relay::context::Context;
+use crate::relay::context::{Context, Counters};
 use crate::session::settings::Settings;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -170,10 +171,11 @@ pub fn too_many_lag_reads() -> Fault {
 pub struct Holding<'a>(&'a AtomicU64);
 
 impl<'a> Holding<'a> {
-    /// It begins.
-    pub fn new(count: &'a AtomicU64) -> Holding<'a> {
-        count.fetch_add(1, Ordering::Relaxed);
-        Holding(count)
+    /// It begins. False: more are held than may be (`limits.hold_clients`).
+    pub fn begin(counters: &'a Counters, limits: &LimitsSettings) -> (Holding<'a>, bool) {
+        counters.held.fetch_add(1, Ordering::Relaxed);
+        let others = counters.holding.fetch_add(1, Ordering::Relaxed);
+        (Holding(&counters.holding), others < u64::from(limits.hold_clients))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::cluster::view::{ClusterView, NodeState, NodeView};
 use crate::fault::one_line;
-use crate::monitor::tls::{MonitorTls, TlsDemand};
+use crate::monitor::tls::{self, MonitorTls, TlsDemand};
 use crate::net::tls::{ServerTls, TlsOpening, TlsServerSideMode};
 use crate::relay::context::Context;
 
@@ -53,22 +53,8 @@ pub async fn connect(
         config.password(password);
     }
     let tls = tls_of(&context.server_tls.load());
-    let client = match tls {
-        Some(tls) => {
-            tls.demand_in(&mut config);
-            let (client, connection) =
-                config.connect(tls.connector()).await.map_err(|error| one_line(&error))?;
-            tokio::spawn(async move { drop(connection.await) });
-            client
-        }
-        None => {
-            config.ssl_mode(tokio_postgres::config::SslMode::Disable);
-            let (client, connection) =
-                config.connect(tokio_postgres::NoTls).await.map_err(|error| one_line(&error))?;
-            tokio::spawn(async move { drop(connection.await) });
-            client
-        }
-    };
+    let (client, driver) = tls::open(&mut config, tls.as_ref()).await.map_err(|error| one_line(&error))?;
+    tokio::spawn(driver);
     Ok(client)
 }
 

@@ -67,14 +67,8 @@ pub struct GroupRecord {
     pub completed: bool,
     /// Did the server say that it is committed, and that its wait for standbys was cut short?
     pub committed_locally: bool,
-    /// Where it is asked what can be proven of it afterwards.
-    pub asks: Asks,
-    /// The timeline of the server that it is asked on.
-    pub timeline: TimelineId,
-    /// What it told.
-    pub told: Option<Told>,
-    /// Its CommandComplete, where that waits for its commit.
-    pub late: Option<Box<[u8]>>,
+    /// Is its transaction asked what can be proven of it afterwards?
+    pub inquiry: Option<Inquiry>,
     /// Which name its text has on the server.
     pub translation: Option<Translation>,
     /// The causal key that it may write under.
@@ -87,12 +81,22 @@ pub struct GroupRecord {
     pub(super) begins: Option<&'static [u8]>,
 }
 
-/// Where a group's transaction is asked for its number, if at all: before it is committed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Asks {
-    /// Nowhere.
-    #[default]
-    Nothing,
+/// A group's transaction is asked, before it is committed, for what can be proven of it afterwards.
+#[derive(Debug)]
+pub struct Inquiry {
+    /// Where in the group.
+    pub place: InquiryPlace,
+    /// The timeline of the server that it is asked on.
+    pub timeline: TimelineId,
+    /// What it told.
+    pub told: Option<Told>,
+    /// The CommandComplete that waits for the commit.
+    pub late: Option<Box<[u8]>>,
+}
+
+/// Where in its group a transaction is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InquiryPlace {
     /// Behind what it executes: it is a transaction of its own.
     Behind,
     /// In front of the COMMIT that it is.
@@ -132,10 +136,7 @@ impl GroupRecord {
             resumable: false,
             completed: false,
             committed_locally: false,
-            asks: Asks::Nothing,
-            timeline: TimelineId(0),
-            told: None,
-            late: None,
+            inquiry: None,
             translation: None,
             bond: None,
             promised: false,
@@ -146,37 +147,20 @@ impl GroupRecord {
 
     /// A group of our own.
     pub fn internal(errand: Errand, sent: Moment) -> GroupRecord {
-        GroupRecord {
-            errand: Some(errand),
-            access: Access::Read,
-            why: Why::SessionState,
-            executes: true,
-            writes: false,
-            only_closes: false,
-            marks: Marks(0),
-            fingerprint: None,
-            reason: Reason::SessionState,
-            sent,
-            request_len: 0,
-            retriable: false,
-            tried: 0,
-            effects: Vec::new(),
-            failed: false,
-            rolled_back: false,
-            restartable: false,
-            resumable: false,
-            completed: false,
-            committed_locally: false,
-            asks: Asks::Nothing,
-            timeline: TimelineId(0),
-            told: None,
-            late: None,
-            translation: None,
-            bond: None,
-            promised: false,
-            transcribed: None,
-            begins: None,
-        }
+        let nothing = GroupRecord::new(&Group::EMPTY, Reason::SessionState, sent);
+        let why = Why::SessionState;
+        GroupRecord { errand: Some(errand), why, executes: true, only_closes: false, ..nothing }
+    }
+
+    /// Where its transaction is asked, if at all.
+    pub(super) fn asked(&self) -> Option<InquiryPlace> {
+        self.inquiry.as_ref().map(|inquiry| inquiry.place)
+    }
+
+    /// What its transaction told, and where it was asked.
+    pub fn told(&self) -> Option<(&Inquiry, Told)> {
+        let inquiry = self.inquiry.as_ref()?;
+        Some((inquiry, inquiry.told?))
     }
 
     /// The next piece of a group that was cut open.

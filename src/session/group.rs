@@ -70,7 +70,7 @@ pub struct Group {
 }
 
 impl Group {
-    const EMPTY: Group = Group {
+    pub(super) const EMPTY: Group = Group {
         len: 0,
         access: Access::Read,
         why: Why::PlainRead,

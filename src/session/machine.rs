@@ -497,7 +497,7 @@ impl Session {
     }
 
     /// The transaction has ended, though no server could say so.
-    pub fn is_settled(&mut self) {
+    pub fn end_transaction(&mut self) {
         self.unsettled = false;
     }
 

@@ -238,11 +238,6 @@ impl ReplyQueue {
         self.owed.front().is_some_and(|owed| owed.act == Act::Tell)
     }
 
-    /// Does the reply at the front wait for the end of its group?
-    pub fn is_late(&self) -> bool {
-        self.owed.front().is_some_and(|owed| owed.act == Act::Late)
-    }
-
     /// Is it known what the client is owed of the group at the front, whatever has come of it?
     pub fn can_finish(&self) -> bool {
         // Of its two messages, one may have come.

@@ -13,7 +13,7 @@
 use super::{Outgoing, Session, plain};
 use crate::freshness::doubt::Told;
 use crate::lsn::Lsn;
-use crate::session::exchange::{Asks, Exchange, GroupRecord};
+use crate::session::exchange::{Exchange, GroupRecord, InquiryPlace};
 use crate::session::prepared::TELLS;
 use crate::session::reply_queue::{Act, Kind, Undo};
 use crate::sql::class::{Class, Marks};
@@ -52,14 +52,14 @@ impl Session {
 
     /// The group begins: is it asked in front?
     pub(super) fn ask_in_front(exchange: &mut Exchange, to: &mut Outgoing<'_>) {
-        if asks(exchange) == Asks::InFront {
+        if asked(exchange) == Some(InquiryPlace::InFront) {
             Session::ask(exchange, to);
         }
     }
 
     /// Its Sync comes: is it asked behind?
     pub(super) fn ask_behind(exchange: &mut Exchange, to: &mut Outgoing<'_>) {
-        if asks(exchange) == Asks::Behind {
+        if asked(exchange) == Some(InquiryPlace::Behind) {
             Session::ask(exchange, to);
         }
     }
@@ -72,7 +72,7 @@ impl Session {
         exchange: &mut Exchange,
         to: &mut Outgoing<'_>,
     ) -> Result<bool, FrameError> {
-        if asks(exchange) == Asks::Nothing {
+        if asked(exchange).is_none() {
             return Ok(false);
         }
         let text = frontend::query(frame)?;
@@ -106,17 +106,21 @@ impl Session {
     }
 }
 
-fn asks(exchange: &Exchange) -> Asks {
-    exchange.groups.back().map_or(Asks::Nothing, |record| record.asks)
+fn asked(exchange: &Exchange) -> Option<InquiryPlace> {
+    exchange.groups.back().and_then(GroupRecord::asked)
 }
 
 /// Is this message an answer to the question? What it tells is noted, and what is said later.
 pub(super) fn note_told(tag: u8, frame: &[u8], exchange: &mut Exchange) -> bool {
-    let (telling, late) = (exchange.queue.is_telling(), exchange.queue.is_late());
-    if let Some(record) = exchange.groups.front_mut() {
+    let act = exchange.queue.front_act();
+    let (telling, late) = (act == Some(&Act::Tell), act == Some(&Act::Late));
+    if !(telling || late) {
+        return false;
+    }
+    if let Some(inquiry) = exchange.groups.front_mut().and_then(|record| record.inquiry.as_mut()) {
         match tag {
-            b'D' if telling => record.told = told_in(frame),
-            b'C' if late => record.late = Some(frame.into()),
+            b'D' if telling => inquiry.told = told_in(frame),
+            b'C' if late => inquiry.late = Some(frame.into()),
             _ => {}
         }
     }
@@ -125,7 +129,7 @@ pub(super) fn note_told(tag: u8, frame: &[u8], exchange: &mut Exchange) -> bool 
 
 /// The end of such a group, with what was to be said with it.
 pub(super) fn with_late(record: &GroupRecord, status: TransactionStatus) -> Option<Vec<u8>> {
-    let late = record.late.as_deref().filter(|_| !record.failed)?;
+    let late = record.inquiry.as_ref()?.late.as_deref().filter(|_| !record.failed)?;
     Some([late, &writers::ready(status)].concat())
 }
 
