@@ -52,7 +52,7 @@ impl Client {
         active: &Active,
         group: &Group,
         record: &GroupRecord,
-    ) -> Option<Inquiry> {
+    ) -> Option<Box<Inquiry>> {
         if !self.context.glance.proves_commits() {
             return None;
         }
@@ -73,7 +73,7 @@ impl Client {
         if has_parameter(active, group) {
             return None;
         }
-        Some(Inquiry { place, timeline: self.proven_timeline()?, told: None, late: None })
+        Some(Box::new(Inquiry { place, timeline: self.proven_timeline()?, told: None, late: None }))
     }
 
     /// Does it commit a transaction on the primary that may have written, and nothing else?

@@ -68,7 +68,7 @@ pub struct GroupRecord {
     /// Did the server say that it is committed, and that its wait for standbys was cut short?
     pub committed_locally: bool,
     /// Is its transaction asked what can be proven of it afterwards?
-    pub inquiry: Option<Inquiry>,
+    pub inquiry: Option<Box<Inquiry>>,
     /// Which name its text has on the server.
     pub translation: Option<Translation>,
     /// The causal key that it may write under.

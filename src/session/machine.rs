@@ -436,7 +436,9 @@ impl Session {
             self.learn(tag, frame, exchange);
         }
         // What we asked is neither the end of the client's statement nor a row of it.
-        let telling = matches!(tag, b'C' | b'D') && told::note_told(tag, frame, exchange);
+        let telling = exchange.queue.is_inquiring()
+            && matches!(tag, b'C' | b'D')
+            && told::note_told(tag, frame, exchange);
         let mut renamed = if tag == b'E' { prepared::in_clients_words(frame, &self.names) } else { None };
         if matches!(tag, b'E' | b'N')
             && let Some(translation) = exchange.groups.front().and_then(|record| record.translation)

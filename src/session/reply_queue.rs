@@ -169,6 +169,8 @@ pub struct ReplyQueue {
     open_names: usize,
     /// Has the server asked the front for COPY data?
     copy_in: bool,
+    /// May there be any among them that tell, or are late? False where commits are not proven.
+    inquires: bool,
 }
 
 impl ReplyQueue {
@@ -235,7 +237,12 @@ impl ReplyQueue {
 
     /// Does the reply at the front tell of its transaction?
     pub fn is_telling(&self) -> bool {
-        self.owed.front().is_some_and(|owed| owed.act == Act::Tell)
+        self.inquires && matches!(self.front_act(), Some(Act::Tell))
+    }
+
+    /// Does the reply at the front tell of its transaction, or wait for the end of its group?
+    pub fn is_inquiring(&self) -> bool {
+        self.inquires && matches!(self.front_act(), Some(Act::Tell | Act::Late))
     }
 
     /// Is it known what the client is owed of the group at the front, whatever has come of it?
@@ -295,6 +302,7 @@ impl ReplyQueue {
             _ => true,
         };
         self.open_names += usize::from(undo.leaves_open(None));
+        self.inquires = matches!(act, Act::Tell | Act::Late) || (self.inquires && !self.owed.is_empty());
         self.owed.push_back(Owed { kind, act, undo });
     }
 

@@ -110,17 +110,14 @@ fn asked(exchange: &Exchange) -> Option<InquiryPlace> {
     exchange.groups.back().and_then(GroupRecord::asked)
 }
 
-/// Is this message an answer to the question? What it tells is noted, and what is said later.
+/// The reply at the front is inquiring. Is this message an answer to the question? What it tells is noted, and
+/// what is said later.
 pub(super) fn note_told(tag: u8, frame: &[u8], exchange: &mut Exchange) -> bool {
-    let act = exchange.queue.front_act();
-    let (telling, late) = (act == Some(&Act::Tell), act == Some(&Act::Late));
-    if !(telling || late) {
-        return false;
-    }
+    let telling = exchange.queue.is_telling();
     if let Some(inquiry) = exchange.groups.front_mut().and_then(|record| record.inquiry.as_mut()) {
         match tag {
             b'D' if telling => inquiry.told = told_in(frame),
-            b'C' if late => inquiry.late = Some(frame.into()),
+            b'C' if !telling => inquiry.late = Some(frame.into()),
             _ => {}
         }
     }
