@@ -308,8 +308,8 @@ impl Session {
         exchange: &mut Exchange,
         to: &mut Outgoing<'_>,
     ) -> Result<(), FrameError> {
-        if self.query_in_parts(frame, class, exchange, to)? {
-            return Ok(());
+        if told::is_asked(exchange) {
+            return self.query_in_parts(frame, class, exchange, to);
         }
         let undo = self.replace_unnamed(&exchange.queue, to);
         to.server.unnamed = 0;
@@ -432,13 +432,17 @@ impl Session {
         exchange: &mut Exchange,
         server: &mut ServerStatements,
     ) -> Result<Outcome, Unexpected> {
+        let inquiring = exchange.queue.is_inquiring();
+        if tag == b'D' && !inquiring {
+            // A row changes nothing.
+            let verdict = exchange.queue.on_message(tag, &mut drop)?;
+            return Ok(Outcome { pass: verdict.pass, done: None });
+        }
         if matches!(tag, b't' | b'T' | b'n') {
             self.learn(tag, frame, exchange);
         }
         // What we asked is neither the end of the client's statement nor a row of it.
-        let telling = exchange.queue.is_inquiring()
-            && matches!(tag, b'C' | b'D')
-            && told::note_told(tag, frame, exchange);
+        let telling = inquiring && matches!(tag, b'C' | b'D') && told::note_told(tag, frame, exchange);
         let mut renamed = if tag == b'E' { prepared::in_clients_words(frame, &self.names) } else { None };
         if matches!(tag, b'E' | b'N')
             && let Some(translation) = exchange.groups.front().and_then(|record| record.translation)
@@ -475,19 +479,7 @@ impl Session {
         };
         let mut told = None;
         if let Some((record, status)) = &mut done {
-            if record.promised {
-                *status = promised::told(record, *status)?;
-                told = Some(writers::ready(*status).to_vec());
-            }
-            told = told.or_else(|| told::with_late(record, *status));
-            if record.errand.is_none() {
-                // What prepares another connection for the client's transaction does not end it.
-                self.unsettled = *status != TransactionStatus::Idle && (self.unsettled || record.unsettles());
-            }
-            if record.failed && !record.marks.contains(Marks::MULTI_STATEMENT) {
-                // A PREPARE that failed has prepared nothing.
-                record.effects.retain(|effect| *effect != Effect::Pin(PinReason::SqlPrepare));
-            }
+            told = self.conclude(record, status)?;
         }
         let pass = match (verdict.pass, renamed) {
             // In a failed transaction that comes first, whatever else is wrong.
@@ -496,6 +488,28 @@ impl Session {
             (pass, _) => told.map_or(pass, |told| Pass::Replace(told.into())),
         };
         Ok(Outcome { pass, done })
+    }
+
+    /// A group has ended: what its client is told instead of its ReadyForQuery.
+    fn conclude(
+        &mut self,
+        record: &mut GroupRecord,
+        status: &mut TransactionStatus,
+    ) -> Result<Option<Vec<u8>>, Unexpected> {
+        let mut told = None;
+        if record.promised {
+            *status = promised::told(record, *status)?;
+            told = Some(writers::ready(*status).to_vec());
+        }
+        if record.errand.is_none() {
+            // What prepares another connection for the client's transaction does not end it.
+            self.unsettled = *status != TransactionStatus::Idle && (self.unsettled || record.unsettles());
+        }
+        if record.failed && !record.marks.contains(Marks::MULTI_STATEMENT) {
+            // A PREPARE that failed has prepared nothing.
+            record.effects.retain(|effect| *effect != Effect::Pin(PinReason::SqlPrepare));
+        }
+        Ok(told.or_else(|| told::with_late(record, *status)))
     }
 
     /// The transaction has ended, though no server could say so.

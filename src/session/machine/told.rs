@@ -64,17 +64,14 @@ impl Session {
         }
     }
 
-    /// A simple Query of one statement, in parts. True: it has been written.
+    /// A simple Query of one statement, in parts.
     pub(super) fn query_in_parts(
         &mut self,
         frame: &[u8],
         class: Option<Class>,
         exchange: &mut Exchange,
         to: &mut Outgoing<'_>,
-    ) -> Result<bool, FrameError> {
-        if asked(exchange).is_none() {
-            return Ok(false);
-        }
+    ) -> Result<(), FrameError> {
         let text = frontend::query(frame)?;
         let undo = self.replace_unnamed(&exchange.queue, to);
         if undo != Undo::Nothing {
@@ -102,8 +99,13 @@ impl Session {
         queue.push(Kind::Execute, Act::Late, Undo::Nothing);
         Session::ask_behind(exchange, to);
         plain(Kind::Sync, &writers::SYNC, &mut exchange.queue, to);
-        Ok(true)
+        Ok(())
     }
+}
+
+/// Is the last group to be asked?
+pub(super) fn is_asked(exchange: &Exchange) -> bool {
+    asked(exchange).is_some()
 }
 
 fn asked(exchange: &Exchange) -> Option<InquiryPlace> {
