@@ -126,7 +126,9 @@ fn examine_now(stage: &Stage, plan: &Plan, loud: bool) -> Report {
             println!("{progress}");
         }
     };
-    stage.run(examine(plan, every, tell)).unwrap_or_else(|error| panic!("{error}"))
+    stage
+        .run_for(2 * plan.duration + LONG, examine(plan, every, tell))
+        .unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn under_faults(stage: &Stage, settings: &Settings, name: &str, level: Level, verdicts: &mut Verdicts) {

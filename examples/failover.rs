@@ -17,6 +17,8 @@ mod load;
 mod patroni;
 #[path = "../tests/support/patroni_theatre.rs"]
 mod patroni_theatre;
+#[path = "../tests/support/sockets.rs"]
+mod sockets;
 #[path = "../tests/support/theatre.rs"]
 mod theatre;
 #[path = "../tests/support/watchers.rs"]

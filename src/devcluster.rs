@@ -13,11 +13,13 @@ mod settings;
 mod sql;
 mod watchdog;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -300,14 +302,16 @@ fn run(mut command: Command, input: &str, folder: &Path, account: Account) -> Re
 }
 
 /// A port below the range that the kernel gives to outgoing connections: none of those can take it
-/// while its node is stopped.
+/// while its node is stopped. Nobody else in this process is given it.
 pub fn free_port() -> Result<u16, DevClusterError> {
     use std::hash::{BuildHasher, RandomState};
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let is_new = |port| GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port);
     for attempt in 0..1000_u32 {
         // std has no random numbers, but a hasher with random keys.
         let draw = RandomState::new().hash_one(attempt) % 12_000;
         let Ok(port) = u16::try_from(20_000 + draw) else { continue };
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        if is_new(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return Ok(port);
         }
     }

@@ -201,12 +201,17 @@ fn writes_wait_when_the_lock_has_moved_until_the_next_primary_is_proven() {
     let weir = stage.weir_with(&asking(&[&api]));
     let weir = Arc::new(weir);
     stage.run(insert(&weir));
+    // A connection to each replica is there, and proven, when the reads go on without a primary.
+    let reader = stage.run(weir.connect());
+    for replica in stage.cluster.replicas() {
+        stage.run(wait_for("it serves", async || served_by(&reader).await == replica.name()));
+    }
     api.say(|says| says.leader = Some(new.name().to_owned()));
     let objection = format!("{} is a primary, but Patroni names another leader", old.name());
     wait_until("the old primary is disowned", || verdict(&weir).ends_with(&objection));
     assert_eq!(weir.metric("pgweir_node_quarantined", &format!("node=\"{}\"", old.name())), 1.0);
     stage.run(async {
-        let (client, reader) = (weir.connect().await, weir.connect().await);
+        let client = weir.connect().await;
         let write =
             tokio::spawn(async move { client.batch_execute("INSERT INTO taken DEFAULT VALUES").await });
         let console = weir.connect_as(APP, "pgweir", "").await.unwrap();

@@ -56,7 +56,7 @@ impl Play {
 
     /// Commits wait on the primary for a standby that there is not.
     fn nobody_confirms(&self) {
-        self.old().set("synchronous_standby_names", "nobody").unwrap();
+        self.old().set_synchronous_standbys("nobody").unwrap();
     }
 
     /// They wait no more, from the next start or reload on.
@@ -81,7 +81,11 @@ impl Play {
                     client.batch_execute(&format!("INSERT INTO done VALUES ('{form}')")).await.unwrap();
                 }
             }
-            tokio::task::block_in_place(|| self.nobody_confirms());
+            // Whatever is sampled later than these connections were made is of the same run of their server.
+            tokio::task::block_in_place(|| {
+                weir.wait_sampled(self.old());
+                self.nobody_confirms();
+            });
             // On their own: this task looks on.
             let writes = clients.iter().map(|(form, client)| {
                 let (form, client) = (*form, client.clone());

@@ -15,6 +15,8 @@ mod load;
 mod patroni;
 #[path = "support/patroni_theatre.rs"]
 mod patroni_theatre;
+#[path = "support/sockets.rs"]
+mod sockets;
 #[path = "support/theatre.rs"]
 mod theatre;
 #[path = "support/watchers.rs"]

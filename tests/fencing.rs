@@ -4,9 +4,12 @@
 
 #[path = "support/harness.rs"]
 mod harness;
+#[path = "support/sockets.rs"]
+mod sockets;
 
 use harness::{NO_WRITER, Stage, Tuning, describe, value, wait_for, wait_until};
 use pgweir::devcluster::{Options, Stop};
+use sockets::has_unread;
 
 const SCHEMA: [&str; 2] =
     [NO_WRITER, "CREATE TABLE taken (node text DEFAULT current_setting('cluster_name'))"];
@@ -100,22 +103,6 @@ fn a_commit_behind_a_close_that_found_its_primary_deposed_fails_and_says_so() {
     for (node, rows) in [(old, "0"), (new, "1")] {
         assert_eq!(node.sql_value("SELECT count(*) FROM taken").unwrap().as_deref(), Some(rows), "{node:?}");
     }
-}
-
-/// Has this process bytes to read that have come over TCP? (proc(5): /proc/PID/fd, /proc/net/tcp)
-fn has_unread(pid: i32) -> bool {
-    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-    let open = open
-        .filter_map(|file| std::fs::read_link(file.ok()?.path()).ok()?.into_os_string().into_string().ok());
-    let inode = |file: String| Some(file.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned());
-    let open: Vec<String> = open.filter_map(inode).collect();
-    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    sockets.lines().skip(1).any(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let unread = fields[4].split(':').nth(1).is_some_and(|unread| unread != "00000000");
-        // 01: established; a listening socket's number is something else.
-        fields[3] == "01" && unread && open.iter().any(|inode| inode == fields[9])
-    })
 }
 
 fn signal(name: &str, pid: i32) {

@@ -32,7 +32,7 @@ fn scene() -> Scene {
 
 /// Commits wait for both replicas to have replayed them.
 fn confirm_by_both(scene: &Scene) {
-    scene.cluster.primary().set("synchronous_standby_names", "FIRST 2 (pg2, pg3)").unwrap();
+    scene.cluster.primary().set_synchronous_standbys("FIRST 2 (pg2, pg3)").unwrap();
     wait_until("both replicas are synchronous", || {
         let sql = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
         scene.cluster.primary().sql_value(sql).unwrap().as_deref() == Some("2")

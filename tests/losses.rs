@@ -59,13 +59,7 @@ fn lose_writes(mode: &str, check: impl AsyncFn(&Weir<'_>, [(Client, Arc<Mutex<Ve
                 .batch_execute("INSERT INTO kept SELECT repeat('late', 100) FROM generate_series(1, 50)")
                 .await
                 .unwrap();
-            wait_for("the primary is sampled", async || {
-                let sampled = || weir.metric("pgweir_monitor_queries_total", "kind=\"sample\"");
-                let before = sampled();
-                tokio::time::sleep(harness::PAUSE).await;
-                sampled() > before + 2.0
-            })
-            .await;
+            tokio::task::block_in_place(|| weir.wait_sampled(old));
         }
         late.0.simple_query("SHOW pgweir.token").await.unwrap();
         let token = harness::value(&late.0, "SHOW pgweir.token").await;

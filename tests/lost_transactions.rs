@@ -124,7 +124,7 @@ fn a_commit_whose_server_is_lost_is_in_doubt_and_says_what_the_server_said() {
     let scene = scene();
     let weir = scene.weir_with(&tuning());
     let primary = scene.cluster.primary();
-    primary.set("synchronous_standby_names", "nobody").unwrap();
+    primary.set_synchronous_standbys("nobody").unwrap();
     scene.run(async {
         let write = "INSERT INTO done VALUES ('a write')";
         let ends = [("a transaction", "COMMIT"), ("a chain", "COMMIT AND CHAIN"), ("a write", write)];
@@ -148,7 +148,7 @@ fn a_commit_whose_server_is_lost_is_in_doubt_and_says_what_the_server_said() {
             assert_eq!(value(&client, &sql).await, "1");
         }
     });
-    primary.set("synchronous_standby_names", "").unwrap();
+    primary.set_synchronous_standbys("").unwrap();
 }
 
 /// Two sessions have the one server connection that there is, one after the other.

@@ -51,10 +51,14 @@ fn a_pause_waits_for_transactions_holds_the_rest_and_hides_a_restart_of_the_prim
         let (console, open, other) = (console(&weir).await, weir.connect().await, weir.connect().await);
         open.batch_execute("BEGIN; INSERT INTO noted VALUES ('open')").await.unwrap();
         let paused = tokio::spawn(async move { console.batch_execute("PAUSE app").await.map(|()| console) });
+        // Whoever asks again and again is held one day.
+        let asks = weir.connect().await;
+        let asking = tokio::spawn(async move { while asks.simple_query("SELECT 1").await.is_ok() {} });
+        holding(&weir, "1").await;
         let held = tokio::spawn(async move {
             other.batch_execute("INSERT INTO noted VALUES ('held')").await.map(|()| other)
         });
-        holding(&weir, "1").await;
+        holding(&weir, "2").await;
         assert!(!paused.is_finished(), "a transaction is still open");
         // It goes on to its end.
         open.batch_execute("INSERT INTO noted VALUES ('open')").await.unwrap();
@@ -62,13 +66,14 @@ fn a_pause_waits_for_transactions_holds_the_rest_and_hides_a_restart_of_the_prim
         let console = paused.await.unwrap().unwrap_or_else(|e| panic!("{}", describe(&e)));
         // Reads are held, too.
         let reads = tokio::spawn(async move { open.simple_query("SELECT 1").await.map(|_| open) });
-        holding(&weir, "2").await;
+        holding(&weir, "3").await;
         tokio::task::block_in_place(|| {
             scene.cluster.primary().stop(Stop::Fast).unwrap();
             scene.cluster.primary().start().unwrap();
         });
         assert!(!held.is_finished() && !reads.is_finished());
         console.batch_execute("RESUME app").await.unwrap();
+        asking.abort();
         let other = held.await.unwrap().unwrap_or_else(|e| panic!("{}", describe(&e)));
         reads.await.unwrap().unwrap_or_else(|e| panic!("{}", describe(&e)));
         assert_eq!(value(&other, "SELECT count(*) FROM noted").await, "3");
@@ -84,7 +89,7 @@ fn a_banned_node_serves_no_reads_until_it_is_unbanned_and_a_drained_one_has_nobo
     let replica = scene.cluster.replica(0).name();
     scene.run(async {
         let (console, client) = (console(&weir).await, weir.connect().await);
-        assert_eq!(served_by(&client).await, replica);
+        wait_for("the replica serves", async || served_by(&client).await == replica).await;
         for (verb, tag) in [("BAN", "banned"), ("DRAIN", "banned")] {
             console.batch_execute(&format!("{verb} {replica}")).await.unwrap();
             for _ in 0..20 {

@@ -512,7 +512,7 @@ fn a_session_sees_what_it_has_written_although_the_replicas_lag() {
 
 /// A commit that the first replica shows, and that hangs on the primary because the other one stands still.
 fn hanging(scene: &Scene, id: i64) -> tokio::task::JoinHandle<()> {
-    scene.cluster.primary().set("synchronous_standby_names", "FIRST 2 (pg2, pg3)").unwrap();
+    scene.cluster.primary().set_synchronous_standbys("FIRST 2 (pg2, pg3)").unwrap();
     wait_until("both replicas are synchronous", || {
         let sql = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
         scene.cluster.primary().sql_value(sql).unwrap().as_deref() == Some("2")

@@ -291,8 +291,8 @@ fn what_somebody_has_ended_on_purpose_is_not_said_again() {
         assert_eq!(code(client.batch_execute("SELECT 1").await), "25P02");
         all(&client, &["ROLLBACK"]).await;
         // A time-out of the server's.
-        all(&client, &["BEGIN", "SET LOCAL idle_in_transaction_session_timeout = '50ms'"]).await;
-        all(&client, &["SELECT count(*) FROM item /* timed out */"]).await;
+        let short = "SET LOCAL idle_in_transaction_session_timeout = '50ms'";
+        all(&client, &["BEGIN", &format!("{short}; SELECT count(*) FROM item /* timed out */")]).await;
         let idle = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND query LIKE '%timed out%' \
                     AND pid <> pg_backend_pid()";
         wait_for("it has timed out", async || primary.sql_value(idle).unwrap().as_deref() == Some("0")).await;

@@ -75,8 +75,17 @@ fn copy_tree(from: &Path, to: &Path, source: Source, account: Account) -> Result
     };
     if meta.is_dir() {
         make_folder(to, account)?;
-        for entry in fs::read_dir(from).doing(what)? {
-            let entry = entry.doing(what)?;
+        let entries = match fs::read_dir(from) {
+            Ok(entries) => entries,
+            Err(e) if vanished(&e) => return Ok(()),
+            Err(e) => return Err(e).doing(what),
+        };
+        for entry in entries {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(e) if vanished(&e) => return Ok(()),
+                Err(e) => return Err(e).doing(what),
+            };
             copy_tree(&entry.path(), &to.join(entry.file_name()), source, account)?;
         }
         return Ok(());

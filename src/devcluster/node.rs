@@ -197,6 +197,13 @@ impl DevNode {
         self.reload()
     }
 
+    /// Whose word commits wait for (`synchronous_standby_names`), from the next one on. The checkpointer tells
+    /// everybody that there are any (`SyncRepUpdateSyncStandbysDefined`): it has when it has done a checkpoint.
+    pub fn set_synchronous_standbys(&self, names: &str) -> Result<(), DevClusterError> {
+        self.set("synchronous_standby_names", names)?;
+        self.sql("CHECKPOINT").map(|_| ())
+    }
+
     /// Reads the configuration again, and waits until new connections have it.
     pub fn reload(&self) -> Result<(), DevClusterError> {
         let loaded = "SELECT pg_conf_load_time()";

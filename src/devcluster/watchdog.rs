@@ -15,9 +15,13 @@ while read -r _; do :; done
 [ -d "$1" ] || exit 0
 ours() {
   if [ -d /proc/self ]; then
-    for p in /proc/[0-9]*; do
-      case "$(readlink "$p/cwd" 2>/dev/null)" in "$1"|"$1"/*) echo "${p#/proc/}";; esac
-    done
+    ls -ld /proc/[0-9]*/cwd 2>/dev/null | awk -v folder="$1" '{
+      there = pid = $0
+      sub(/^.* -> /, "", there)
+      sub(/\/cwd -> .*$/, "", pid)
+      sub(/^.*\//, "", pid)
+      if (there == folder || index(there, folder "/") == 1) print pid
+    }'
   else
     for f in "$1"/*/postmaster.pid; do [ -f "$f" ] && head -n 1 "$f"; done
   fi

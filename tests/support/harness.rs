@@ -26,7 +26,7 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 /// No condition of these tests takes as long; its end means that something is wrong.
 pub const LONG: Duration = Duration::from_secs(60);
 
-/// No test takes as long, on whatever machine and with whatever sizes.
+/// No test takes as long, on whatever machine.
 const HANGS: Duration = Duration::from_secs(600);
 
 /// A pause of a client, longer than two of the monitor's intervals: whatever it has read by then is
@@ -97,6 +97,7 @@ impl Stage {
             drop(replica.resume_replay());
             drop(replica.set_apply_delay(Duration::ZERO));
         }
+        drop(self.cluster.primary().sql(&format!("ALTER ROLE {} LOGIN", MONITOR.name)));
         drop(self.cluster.wait_caught_up(LONG));
     }
 
@@ -120,8 +121,13 @@ impl Stage {
 
     /// Runs a future to its end. One that hangs fails.
     pub fn run<T>(&self, future: impl Future<Output = T>) -> T {
-        let bounded = self.runtime.block_on(async { tokio::time::timeout(HANGS, future).await });
-        bounded.unwrap_or_else(|_| panic!("no end of it after {HANGS:?}"))
+        self.run_for(HANGS, future)
+    }
+
+    /// The same, however long a test is meant to take.
+    pub fn run_for<T>(&self, limit: Duration, future: impl Future<Output = T>) -> T {
+        let bounded = self.runtime.block_on(async { tokio::time::timeout(limit, future).await });
+        bounded.unwrap_or_else(|_| panic!("no end of it after {limit:?}"))
     }
 
     /// Runs a future beside the test, until it ends or is aborted.
@@ -284,7 +290,9 @@ pub struct Weir<'a> {
 impl Drop for Weir<'_> {
     fn drop(&mut self) {
         if let Some(mut proxy) = self.proxy.take() {
-            self.stage.run(async move { proxy.drain(Duration::ZERO).await });
+            let drained = async move { tokio::time::timeout(LONG, proxy.drain(Duration::ZERO)).await };
+            // A second panic would end the other tests, too.
+            drop(self.stage.runtime.block_on(drained));
         }
     }
 }
@@ -470,6 +478,19 @@ impl Weir<'_> {
             )
         })
         .collect()
+    }
+
+    /// Waits until this node has answered the monitor a question that was sent after now.
+    pub fn wait_sampled(&self, node: &DevNode) {
+        let since = Instant::now();
+        wait_until("the monitor has asked once more", || {
+            let elapsed = since.elapsed().as_secs_f64();
+            self.status().evidence.iter().any(|row| {
+                row.member.as_deref() == Some(node.name())
+                    && row.source == "sql"
+                    && row.age_seconds.is_some_and(|age| age < elapsed)
+            })
+        });
     }
 
     /// Waits until this node's row satisfies `condition`.

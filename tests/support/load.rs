@@ -261,6 +261,17 @@ impl Load {
         );
     }
 
+    /// Waits until each writer was told of a write that it began after this.
+    pub fn all_write(&self, what: &str) {
+        let now =
+            || self.shared.newest.iter().map(|newest| newest.load(Ordering::Relaxed)).collect::<Vec<_>>();
+        // The first one may have begun before.
+        for _ in 0..2 {
+            let before = now();
+            wait_until(what, || now().iter().zip(&before).all(|(now, before)| now > before));
+        }
+    }
+
     /// Waits until no write was acknowledged for so long.
     pub fn stands_still(&self, long: Duration, what: &str) {
         let mut since = (self.shared.writes.load(Ordering::Relaxed), Instant::now());

@@ -208,6 +208,11 @@ impl<'a> Patroni<'a> {
         leader.unwrap()
     }
 
+    /// Whoever leads now, or next.
+    pub fn wait_any_leader(&self) -> usize {
+        self.wait_leader(&Vec::from_iter(0..self.agents.len()))
+    }
+
     /// All members, as any agent that answers has them.
     pub fn members(&self) -> Vec<Member> {
         let answers = (0..self.agents.len()).filter_map(|index| self.ask(index, "GET", "/cluster", ""));
@@ -265,7 +270,7 @@ impl<'a> Patroni<'a> {
 
     /// Changes whether commits wait for a standby, and waits until it is so.
     pub fn set_commits(&self, commits: Commits) {
-        let leader = self.leader().expect("a leader");
+        let leader = self.wait_any_leader();
         let body = format!("{{\"synchronous_mode\": {}}}", commits == Commits::Synchronous);
         let (status, told) = self.ask(leader, "PATCH", "/config", &body).expect("an answer");
         assert_eq!(status, 200, "{told}");
@@ -283,7 +288,9 @@ impl<'a> Patroni<'a> {
         let (leader, candidate) = (self.node(from).name(), self.node(to).name());
         let body = format!("{{\"leader\": \"{leader}\", \"candidate\": \"{candidate}\"}}");
         let (status, told) = self.ask(from, "POST", "/switchover", &body).expect("an answer");
-        assert_eq!(status, 200, "{told}\n{}", self.log(from));
+        // It stops waiting for its members after some seconds, and says that it does not know (503).
+        let may_be_done = status == 200 || told.contains("status unknown");
+        assert!(may_be_done, "{status}: {told}\n{}", self.log(from));
         self.wait_leader(&[to]);
     }
 
@@ -390,6 +397,8 @@ fn start_etcd(cluster: &DevCluster) -> (Process, u16) {
         .args(["--listen-client-urls", &clients_url, "--advertise-client-urls", &clients_url])
         .args(["--listen-peer-urls", &peers_url, "--initial-advertise-peer-urls", &peers_url])
         .args(["--initial-cluster", &format!("etcd1={peers_url}")])
+        // Nothing of it outlives the test, and who waits for a slow disk loses his lease.
+        .env("ETCD_UNSAFE_NO_FSYNC", "true")
         // What Debian builds for arm64 wants to be asked twice.
         .env("ETCD_UNSUPPORTED_ARCH", std::env::consts::ARCH.replace("aarch64", "arm64"))
         .stdout(log.try_clone().unwrap())

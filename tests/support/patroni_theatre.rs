@@ -81,7 +81,7 @@ impl<'a> PatroniTheatre<'a> {
         self.load.forget();
         self.beside.forget();
         let violations = self.examination.violations();
-        let old = self.patroni.leader().expect("a leader");
+        let old = self.patroni.wait_any_leader();
         let mut outcome = Outcome::default();
         // When Patroni had a new leader, where it had to find one.
         let mut elected = None;
@@ -107,6 +107,7 @@ impl<'a> PatroniTheatre<'a> {
                 let new = self.patroni.wait_leader(&self.others(old));
                 elected = Some(Instant::now());
                 self.load.goes_on(20, 20, "with two primaries");
+                self.load.all_write("each with two primaries");
                 let taken = newest(self.node(new));
                 self.load.goes_on(100, 100, "with two primaries for longer");
                 strays = Some((new, taken));
@@ -126,7 +127,7 @@ impl<'a> PatroniTheatre<'a> {
             outcome.astray = astray(&on_old, &written(self.node(new), from), &taken, &told);
         }
         outcome.after_leader = elected.map(|elected| told.writes_back().saturating_duration_since(elected));
-        outcome.judge(event, told, self.node(self.patroni.leader().expect("a leader")));
+        outcome.judge(event, told, self.node(self.patroni.wait_any_leader()));
         outcome.idle_lost = self.load.idle_lost(self.stage);
         if elected.is_some() {
             self.patroni.sigkill_server(old);
@@ -158,7 +159,7 @@ impl<'a> PatroniTheatre<'a> {
         );
         self.load.goes_on(0, 100, "reads while nobody leads");
         self.patroni.thaw_etcd();
-        self.patroni.wait_leader(&[0, 1, 2]);
+        self.patroni.wait_any_leader();
     }
 
     fn rolling_restart(&self, primary: usize) {
@@ -173,7 +174,7 @@ impl<'a> PatroniTheatre<'a> {
     /// For Patroni, and for pgweir.
     fn whole(&self) {
         self.patroni.wait_whole();
-        let primary = self.node(self.patroni.leader().expect("a leader"));
+        let primary = self.node(self.patroni.wait_any_leader());
         self.weir.wait_whole_under(primary);
     }
 }

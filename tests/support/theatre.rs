@@ -11,6 +11,7 @@ use crate::events::{Event, Outcome, astray, newest, written};
 use crate::fault_proxy::{FaultProxy, Network};
 use crate::harness::{LONG, NO_WRITER, Stage, Tuning, Weir, wait_until, wait_until_or};
 use crate::load::{Crowd, Load, ON_REPLICA, WRITTEN};
+use crate::sockets::has_unread;
 use crate::watchers::Examination;
 use crate::wires::Lost;
 use tokio::task::JoinHandle;
@@ -60,7 +61,8 @@ impl<'a> Theatre<'a> {
         let names = stage.cluster.nodes().iter().map(|node| node.name().to_owned());
         let tuning = Tuning {
             limits: vec![
-                "hold_time: 30s".to_owned(),
+                // The servers decide how long a switchover takes, and none of it is an error.
+                "hold_time: 120s".to_owned(),
                 "drain: clients".to_owned(),
                 "drain_timeout: 120s".to_owned(),
             ],
@@ -232,6 +234,21 @@ impl<'a> Theatre<'a> {
         }
     }
 
+    /// What a frozen primary had sent is there: whoever reads it later, past the fork, could follow nobody.
+    fn wait_all_received(&self) {
+        for standby in self.standbys() {
+            let receiver = "SELECT pid, pg_last_wal_receive_lsn() FROM pg_stat_wal_receiver";
+            let mut before = None;
+            wait_until("what was sent is received", || {
+                let now = standby.sql(receiver).unwrap().pop();
+                let pid = now.as_ref().and_then(|row| row[0].as_deref()?.parse().ok());
+                let is_all = pid.is_none_or(|pid| !has_unread(pid)) && now == before;
+                before = now;
+                is_all
+            });
+        }
+    }
+
     fn primary_killed(&mut self, outcome: &mut Outcome, begun: Instant) {
         self.node(self.primary).sigkill().unwrap();
         self.wait_nothing_streams();
@@ -242,6 +259,7 @@ impl<'a> Theatre<'a> {
         let frozen = self.primary;
         let old = self.node(frozen);
         old.sigstop().unwrap();
+        self.wait_all_received();
         self.promote(outcome, begun);
         self.load.goes_on(50, 50, "writes go to the new primary while the old one is frozen");
         self.over = Some((frozen, newest(self.node(self.primary))));
@@ -388,6 +406,7 @@ impl<'a> Theatre<'a> {
         // From now on it would take any write.
         old.set("synchronous_standby_names", "").unwrap();
         self.load.goes_on(20, 20, "with two primaries");
+        self.load.all_write("each with two primaries");
         self.over = Some((over, newest(self.node(self.primary))));
         self.load.goes_on(150, 150, "with two primaries for longer");
     }
