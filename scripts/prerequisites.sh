@@ -36,6 +36,20 @@ has_venv() { says python3 -c 'import venv, ensurepip'; }
 has_pdo() { says php -r 'exit(extension_loaded("pdo_pgsql") ? 0 : 1);'; }
 check() { local result=0; "$@" || result=$?; echo "$result"; }
 
+# Whoever serves packages may stumble; nobody waits for ever.
+thrice() {
+  local pause
+  for pause in 5 20 0; do
+    if "$@"; then return 0; fi
+    sleep "$pause"
+  done
+  return 1
+}
+install_packages() {
+  local apt=(timeout 900 apt-get -o Acquire::Retries=3 -o Acquire::http::Timeout=60 -o DPkg::Lock::Timeout=300)
+  "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends "${missing[@]}"
+}
+
 install_missing() {
   if ! has apt-get; then
     echo "missing here; install what your system calls these: ${missing[*]}" >&2
@@ -56,7 +70,7 @@ install_missing() {
   echo "installing: ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
   log=$(mktemp)
-  if ! { apt-get update && apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+  if ! thrice install_packages >"$log" 2>&1; then
     tail -n 30 "$log" >&2
     echo "could not install: ${missing[*]}" >&2
     rm -f "$log"
@@ -76,7 +90,7 @@ install_drivers() {
     echo "installing the Python drivers: $(tr '\n' ' ' <"$here/tests/drivers/requirements.txt")"
     rm -rf "$venv"
     "$(system python3)" -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/tests/drivers/requirements.txt"
+    thrice timeout 900 "$venv/bin/pip" install --quiet --disable-pip-version-check --timeout 60 -r "$here/tests/drivers/requirements.txt"
     cp "$here/tests/drivers/requirements.txt" "$venv/requirements.txt"
   fi
   if ! cmp -s "$here/tests/drivers/package.json" "$node/installed.json"; then
@@ -84,7 +98,7 @@ install_drivers() {
     rm -rf "$node"
     mkdir -p "$node"
     cp "$here/tests/drivers/package.json" "$node"
-    (cd "$node" && npm install --loglevel=error --no-package-lock --no-audit --no-fund >/dev/null)
+    (cd "$node" && thrice timeout 900 npm install --loglevel=error --no-package-lock --no-audit --no-fund >/dev/null)
     cp "$here/tests/drivers/package.json" "$node/installed.json"
   fi
 }

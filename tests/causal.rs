@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use harness::{NO_WRITER, SERVED_BY, Scene, Stage, Tuning, Weir, describe, value, wait_for};
+use harness::{NO_WRITER, Over, SERVED_BY, Scene, Stage, Tuning, Weir, describe, value, wait_for};
 use pgweir::devcluster::{APP, APP_DATABASE, DevNode, Options};
 use tokio_postgres::{AsyncMessage, Client, NoTls, SimpleQueryMessage};
 use valkey::Valkey;
@@ -209,18 +209,24 @@ async fn pair(one: &Weir<'_>, other: &Weir<'_>, id: i32, rounds: i32, done: &Ato
 }
 
 /// Pairs under pulses of lag; `disturb` is told how many reads have been done.
-fn pairs(scene: &Scene, one: &Weir<'_>, other: &Weir<'_>, disturb: impl FnOnce(&AtomicI32) + Send) -> Tally {
+fn pairs(
+    scene: &Scene,
+    one: &Weir<'_>,
+    other: &Weir<'_>,
+    disturb: impl FnOnce(&AtomicI32, &AtomicBool) + Send,
+) -> Tally {
     let (over, count) = (AtomicBool::new(false), AtomicI32::new(0));
     std::thread::scope(|scope| {
         let pulses = scope.spawn(|| pulse(scene.cluster.replicas(), &over));
-        scope.spawn(|| disturb(&count));
+        scope.spawn(|| disturb(&count, &over));
+        let ends = Over(&over);
         let tally = scene.run(async {
             let pairs = (1..=PAIRS).map(|id| pair(one, other, id, reads() / PAIRS, &count));
             let mut tally = Tally::default();
             join_all(pairs).await.into_iter().for_each(|one| tally.add(one));
             tally
         });
-        over.store(true, Ordering::Relaxed);
+        drop(ends);
         pulses.join().unwrap();
         tally
     })
@@ -230,7 +236,7 @@ fn pairs(scene: &Scene, one: &Weir<'_>, other: &Weir<'_>, disturb: impl FnOnce(&
 fn connections_that_name_the_same_key_read_each_others_writes() {
     let scene = scene();
     let weir = scene.weir_with(&keyed(None, ""));
-    let tally = pairs(&scene, &weir, &weir, |_| {});
+    let tally = pairs(&scene, &weir, &weir, |_, _| {});
     tally.assert_fresh("one pgweir");
     assert!(tally.on_replicas * 2 > tally.on_primary, "{tally:?}");
 }
@@ -300,7 +306,7 @@ fn a_key_carries_a_write_through_one_pgweir_to_a_read_through_another() {
     let store = Valkey::start();
     let (one, other) = (scene.weir_with(&keyed(Some(&store), "")), scene.weir_with(&keyed(Some(&store), "")));
     let begun = Instant::now();
-    let tally = pairs(&scene, &one, &other, |_| {});
+    let tally = pairs(&scene, &one, &other, |_, _| {});
     println!("took {:?}", begun.elapsed());
     tally.assert_fresh("two pgweirs");
     assert!(tally.on_replicas * 2 > tally.on_primary, "{tally:?}");
@@ -312,8 +318,8 @@ fn without_the_store_reads_under_keys_are_on_the_primary_and_none_is_stale() {
     let mut store = Valkey::start();
     let (one, other) = (scene.weir_with(&keyed(Some(&store), "")), scene.weir_with(&keyed(Some(&store), "")));
     let before = other.counts();
-    let tally = pairs(&scene, &one, &other, |count| {
-        while count.load(Ordering::Relaxed) < reads() / 3 {
+    let tally = pairs(&scene, &one, &other, |count, over| {
+        while count.load(Ordering::Relaxed) < reads() / 3 && !over.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(1));
         }
         store.kill();

@@ -6,7 +6,7 @@ mod harness;
 #[path = "support/slow_socket.rs"]
 mod slow_socket;
 
-use harness::{LONG, NO_WRITER, Scene, Stage, Tuning, Weir, wait_until};
+use harness::{LONG, NO_WRITER, Over, Scene, Stage, Tuning, Weir, wait_until};
 use pgweir::checker::{Guarantee, Level};
 use pgweir::cli::check_consistency::{Plan, Report, examine};
 use pgweir::devcluster::{DevNode, Options};
@@ -49,8 +49,9 @@ fn plan(weir: &Weir<'_>) -> Plan {
 fn examine_while(scene: &Scene, plan: &Plan, disturb: impl FnOnce()) -> Report {
     let examined = thread::scope(|scope| {
         let examining = scope.spawn(|| scene.run(examine(plan, LONG, |_| {})));
+        let over = Over(&plan.stop);
         disturb();
-        plan.stop.store(true, Ordering::Relaxed);
+        drop(over);
         examining.join().unwrap()
     });
     let report = examined.unwrap();
@@ -112,7 +113,9 @@ fn assert_clean_under_faults(name: &str, level: Level) {
     let scene = scene();
     let weir = scene.weir_with(&Tuning::routing(&[&format!("consistency: {name}")]));
     let (one, other) = (scene.cluster.replica(0), scene.cluster.replica(1));
-    let plan = Plan { level, rest: Duration::from_millis(3), slow_sessions: 6, ..plan(&weir) };
+    // The sessions are there as long as the faults go on.
+    let duration = 5 * LONG;
+    let plan = Plan { level, rest: Duration::from_millis(3), slow_sessions: 6, duration, ..plan(&weir) };
     let report = examine_while(&scene, &plan, || {
         wait_until("the sessions have begun", || serving_process(one).is_some());
         for delay in [300, 0, 40, 0] {

@@ -13,7 +13,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
-use harness::{LONG, NO_WRITER, SERVED_BY, Scene, Stage, Tuning, Weir, describe, first_value, wait_until};
+use harness::{
+    LONG, NO_WRITER, Over, SERVED_BY, Scene, Stage, Tuning, Weir, describe, first_value, wait_for, wait_until,
+};
 use pgweir::devcluster::{DevNode, Options};
 use tokio_postgres::{Client, Error, Statement};
 
@@ -201,7 +203,7 @@ fn hammer(
             tasks.push(tokio::spawn(async move {
                 let mut tally = Tally::default();
                 let mut n = 0;
-                while n < rounds && !done.load(Ordering::Relaxed) {
+                while n < rounds && !done.load(Ordering::Relaxed) && !writer.client.is_closed() {
                     n += 1;
                     writer.round(n, &mut tally).await;
                 }
@@ -226,8 +228,9 @@ fn total(stage: &Stage, tasks: Vec<tokio::task::JoinHandle<Tally>>) -> Tally {
 fn hammer_while(weir: &Weir<'_>, options: &str, disturb: impl FnOnce()) -> Tally {
     let done = Arc::new(AtomicBool::new(false));
     let tasks = hammer(weir, options, i32::MAX, 12, &done);
+    let over = Over(&done);
     disturb();
-    done.store(true, Ordering::Relaxed);
+    drop(over);
     total(weir.stage(), tasks)
 }
 
@@ -250,20 +253,21 @@ fn nobody_misses_a_write_of_their_own_while_replicas_lag_and_reads_return_to_the
 
     scene.cluster.wait_caught_up(LONG).unwrap();
     weir.wait_whole(3);
-    let (replicas, all) = scene.run(async {
-        let mut on = (0, 0);
+    scene.run(async {
         let writer = Writer::new(weir.connect().await, 1).await;
         writer.write(5).await.unwrap();
         // The first of them may be served before the replicas have this very write.
-        for _ in 0..1000 {
-            let (seen, by) = writer.read(2).await.unwrap();
-            assert_eq!(seen, 5);
-            on.0 += u64::from(by != "pg1");
-            on.1 += 1;
-        }
-        on
+        wait_for("nine of ten reads are back on the replicas", async || {
+            let mut on_replicas = 0;
+            for _ in 0..200 {
+                let (seen, by) = writer.read(2).await.unwrap();
+                assert_eq!(seen, 5);
+                on_replicas += u64::from(by != "pg1");
+            }
+            on_replicas >= 180
+        })
+        .await;
     });
-    assert!(replicas * 100 >= all * 90, "{replicas} of {all} reads are back on the replicas");
 }
 
 #[test]
@@ -409,7 +413,9 @@ fn no_session_sees_time_run_backwards_on_replicas_that_lag_in_turn() {
         if turn == 5 {
             let openings = || replica.log().matches("accept read-only connections").count();
             let before = openings();
-            replica.sigkill_backend(serving_process(replica)).unwrap();
+            wait_until("one of its processes is killed", || {
+                replica.sigkill_backend(serving_process(replica)).is_ok()
+            });
             wait_until("it has started again", || openings() > before);
         }
     }

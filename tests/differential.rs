@@ -14,7 +14,7 @@ mod wire_world;
 use alike::{assert_alike, comparable};
 use pgweir::devcluster::Options;
 use random_talk::{Dice, TABLES, Talk};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use wire_client::*;
 use wire_world::*;
 
@@ -37,8 +37,9 @@ static SPLIT: LazyLock<Running> = LazyLock::new(|| {
 });
 
 /// The same with transactions that tell what proves afterwards whether they were committed.
-static PROVING: LazyLock<Running> =
-    LazyLock::new(|| WORLD.proxy(&[("pool", "{ size: 1 }"), ("routing", "{ prove_commits: true }")]));
+static PROVING: LazyLock<Running> = LazyLock::new(|| {
+    WORLD.proxy(&[("pool", "{ size: 1, wait_timeout: 60s }"), ("routing", "{ prove_commits: true }")])
+});
 
 /// How a script's bytes are written.
 #[derive(Clone, Copy, Debug)]
@@ -143,6 +144,7 @@ fn random_conversations_have_the_answers_of_postgresql_where_commits_can_be_prov
 
 #[test]
 fn what_is_said_of_single_writes_is_said_alike_where_commits_can_be_proven() {
+    let _turn = turn();
     static SCHEMA: [&str; 4] = [
         "CREATE TABLE later (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)",
         "CREATE FUNCTION says() RETURNS trigger LANGUAGE plpgsql AS \
@@ -207,10 +209,14 @@ fn random_transactions_have_the_answers_of_postgresql_where_they_are_split() {
     assert!(split > 20.0 || seeds().len() < 20, "{split} reads of split transactions went to the replica");
 }
 
-/// One test at a time: they write into the same tables.
-fn assert_all(proxy: &Running, talk: fn(&mut Dice) -> Vec<Vec<u8>>, patient: bool) {
+/// One test at a time: they write into the same tables, and share connections.
+fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn assert_all(proxy: &Running, talk: fn(&mut Dice) -> Vec<Vec<u8>>, patient: bool) {
+    let _turn = turn();
     let wrong: Vec<u64> = seeds().into_iter().filter(|seed| !try_seed(*seed, proxy, talk, patient)).collect();
     assert!(wrong.is_empty(), "these seeds (PGWEIR_FIRST_SEED=n PGWEIR_SEEDS=1): {wrong:?}");
 }

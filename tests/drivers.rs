@@ -192,6 +192,15 @@ fn play(driver: &Driver) -> Outcome {
     let weir = weir();
     let stage = weir.stage();
     let primary = stage.cluster.primary();
+    // What a driver that failed has left there is not the next one's.
+    for row in primary.sql("SELECT gid FROM pg_prepared_xacts").unwrap() {
+        primary.sql(&format!("ROLLBACK PREPARED '{}'", row[0].as_deref().unwrap())).unwrap();
+    }
+    primary
+        .sql(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(61)%'",
+        )
+        .unwrap();
     primary.sql_as(APP.name, APP_DATABASE, "TRUNCATE item, kind").unwrap();
     stage.cluster.wait_caught_up(harness::LONG).unwrap();
     let neighbours: Vec<_> = (0..3).map(|i| stage.spawn(disturb(weir, i))).collect();

@@ -23,7 +23,11 @@ use pgweir::devcluster::{Options, SUPERUSER};
 static STAGE: OnceLock<Stage> = OnceLock::new();
 
 fn scene() -> Scene {
-    Scene::on(&STAGE, || Stage::with(Options::with_replicas(1), &[NO_WRITER]))
+    Scene::on(&STAGE, || {
+        // Autovacuum changes plans and statistics under the scripts.
+        let options = Options::with_replicas(1).set("autovacuum", "off");
+        Stage::with(options, &[NO_WRITER])
+    })
 }
 
 /// Scripts at a time. They share roles' and databases' names with nobody.

@@ -132,7 +132,10 @@ fn fifty_clients_with_500_named_statements_each_share_ten_connections() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let results = runtime.block_on(async {
         let port = proxy.port;
-        join_all((0..CLIENTS).map(|number| tokio::spawn(one_of_fifty(port, number)))).await
+        let clients = (0..CLIENTS).map(|number| tokio::spawn(one_of_fifty(port, number)));
+        tokio::time::timeout(std::time::Duration::from_secs(600), join_all(clients))
+            .await
+            .expect("a client hangs")
     });
     for result in results {
         result.unwrap().unwrap_or_else(|error| panic!("{error:?}"));

@@ -29,13 +29,28 @@ fn patient() -> Running {
 
 /// The same with more settings of `routing:`.
 fn patient_and(more: &str) -> Running {
-    let proxy = WORLD.proxy(&[("routing", &format!("{{ on_lag: wait{more} }}"))]);
+    let proxy = WORLD.proxy(&[
+        ("cluster", &WORLD.nodes_asked_every("1s")),
+        ("routing", &format!("{{ on_lag: wait{more} }}")),
+    ]);
     let mut wire = proxy.client();
     wait_until("reads of tables go to the replica", || {
         let plan = first_values(&wire.run("EXPLAIN (ROUTE) SELECT * FROM fruit"));
         plan[0].starts_with("Route: replica")
     });
+    wait_connected(&mut wire);
     proxy
+}
+
+/// A connection to the replica is there, and known to be to what the monitor has asked: one that has just been
+/// made may not be in time.
+fn wait_connected(wire: &mut Wire) {
+    wait_until("the replica serves a transaction", || {
+        wire.run("BEGIN READ ONLY");
+        let there = is_on_replica(wire);
+        wire.run("COMMIT");
+        there
+    });
 }
 
 /// Where everything went so far, and why.
@@ -314,6 +329,7 @@ fn a_replica_that_is_lost_in_the_middle_costs_an_error_that_can_be_retried() {
     for (next, sqlstate, tag) in
         [("SELECT 1", Some("40001"), ""), ("COMMIT", None, "ROLLBACK"), ("ROLLBACK", None, "ROLLBACK")]
     {
+        wait_connected(&mut wire);
         wire.run("BEGIN READ ONLY");
         assert!(is_on_replica(&mut wire));
         end_on_replica(&wire.value("SELECT pg_backend_pid()"));
@@ -342,15 +358,14 @@ fn a_replica_that_is_lost_in_the_middle_costs_an_error_that_can_be_retried() {
 fn a_replica_that_is_lost_before_anything_was_seen_costs_nothing() {
     let proxy = patient();
     let mut wire = proxy.client();
-    wire.run("BEGIN READ ONLY");
-    let busy = "SELECT pid FROM pg_stat_activity WHERE usename = 'app' AND state = 'idle in transaction'";
+    wire.run("BEGIN READ ONLY /* and nothing seen */");
+    let busy = "SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction'";
     let replica = &WORLD.cluster.replicas()[0];
     let mut pid = None;
     wait_until("the transaction is open", || {
-        pid = replica.sql_value(&format!("{busy} AND query = 'BEGIN READ ONLY'")).unwrap();
+        pid = replica.sql_value(&format!("{busy} AND query LIKE '%and nothing seen%'")).unwrap();
         pid.is_some()
     });
-    // Other tests of this file may have one open too: then this one just goes on.
     end_on_replica(&pid.unwrap());
     assert_eq!(wire.value("SELECT count(*) FROM fruit"), "2");
     assert_eq!(wire.value("SHOW transaction_read_only"), "on");

@@ -174,10 +174,11 @@ fn a_logical_connection_speaks_sql_and_replication_and_can_be_canceled() {
     assert_eq!(error_of(&wire.until_ready()).unwrap().sqlstate(), "57014");
     assert!(error_of(&wire.query("SELEKT")).is_some());
 
-    let created = wire.run("CREATE_REPLICATION_SLOT \"by_hand\" TEMPORARY LOGICAL pgoutput");
-    let position = rows_of(&created)[0][1].clone().unwrap();
+    // First: what others write between the two would be decoded without it.
     let publication = "CREATE PUBLICATION everything FOR TABLE events";
     WORLD.cluster.primary().sql_as("postgres", APP_DATABASE, publication).unwrap();
+    let created = wire.run("CREATE_REPLICATION_SLOT \"by_hand\" TEMPORARY LOGICAL pgoutput");
+    let position = rows_of(&created)[0][1].clone().unwrap();
     let insert = "INSERT INTO events VALUES (4711)";
     WORLD.cluster.primary().sql_as(APP.name, APP_DATABASE, insert).unwrap();
     wire.send(&query(&format!(

@@ -263,8 +263,11 @@ fn explain_route_says_where_and_why_and_runs_nothing() {
         let explain = async |sql: &str| value(&client, &format!("EXPLAIN (ROUTE) {sql}")).await;
         let write = explain("DELETE FROM acct").await;
         assert!(write.contains("primary pg1") && write.contains("write"), "{write}");
-        let read = explain("SELECT * FROM acct").await;
-        assert!(read.contains("replica pg") && read.contains("balanced"), "{read}");
+        wait_for("a read is explained", async || {
+            let read = explain("SELECT * FROM acct").await;
+            read.contains("replica pg") && read.contains("balanced")
+        })
+        .await;
         client.batch_execute("BEGIN").await.unwrap();
         let inside = explain("SELECT 1").await;
         assert!(inside.contains("in_transaction"), "{inside}");
@@ -383,12 +386,12 @@ fn a_recovery_conflict_is_retried_elsewhere_without_an_error() {
     }
     scene.run(async {
         let client = weir.connect().await;
-        let read = "SELECT count(*), pg_sleep(0.4) FROM contended";
+        let read = "SELECT count(*), pg_sleep(2) FROM contended";
         let reading = tokio::spawn(async move { client.simple_query(read).await });
         wait_for("the read runs on a replica", async || {
             scene.cluster.replicas().iter().any(|replica| {
                 let sql = "SELECT count(*) FROM pg_stat_activity \
-                           WHERE query LIKE '%pg_sleep(0.4) FROM contended%' AND pid <> pg_backend_pid()";
+                           WHERE query LIKE '%FROM contended%' AND wait_event = 'PgSleep'";
                 replica.sql_value(sql).unwrap().as_deref() != Some("0")
             })
         })
@@ -396,7 +399,9 @@ fn a_recovery_conflict_is_retried_elsewhere_without_an_error() {
         primary.sql("BEGIN; LOCK TABLE contended IN ACCESS EXCLUSIVE MODE; COMMIT").unwrap();
         let rows = reading.await.unwrap().unwrap_or_else(|e| panic!("{}", describe(&e)));
         assert_eq!(first_value(&rows).as_deref(), Some("0"));
-        assert_eq!(weir.metric("pgweir_replays_total", "recovery_conflict"), 1.0);
+        // The other replica may meet the lock later, too.
+        let replays = weir.metric("pgweir_replays_total", "recovery_conflict");
+        assert!((1.0..=2.0).contains(&replays), "{replays}");
     });
     for replica in scene.cluster.replicas() {
         replica.set("max_standby_streaming_delay", "30s").unwrap();
@@ -453,10 +458,15 @@ impl<'a> Paused<'a> {
 impl Drop for Paused<'_> {
     fn drop(&mut self) {
         for replica in self.0.cluster.replicas() {
-            replica.resume_replay().unwrap();
+            drop(replica.resume_replay());
         }
-        self.0.cluster.wait_caught_up(LONG).unwrap();
+        drop(self.0.cluster.wait_caught_up(LONG));
     }
+}
+
+/// A replica whose answer comes a little late still serves: else its reads would turn to the primary.
+fn unhurried(lines: &[&str]) -> Tuning {
+    Tuning { interval: "500ms", ..Tuning::routing(lines) }
 }
 
 async fn set_balance(client: &Client, balance: i32) {
@@ -482,7 +492,7 @@ fn a_level_of_the_session_or_the_statement_decides_what_a_stale_replica_may_serv
             assert_eq!(value(&session, BALANCE).await, "2", "session: its own write");
         }
         // Within max_staleness (10s) it may be old, and with replay paused it is.
-        assert_eq!(value(&eventual, BALANCE).await, "1", "eventual: from a replica");
+        wait_for("eventual: from a replica", async || value(&eventual, BALANCE).await == "1").await;
         let hinted = format!("/* pgweir.consistency=session */ {BALANCE}");
         assert_eq!(value(&eventual, &hinted).await, "2", "a hint raises the level of one statement");
         drop(paused);
@@ -493,7 +503,7 @@ fn a_level_of_the_session_or_the_statement_decides_what_a_stale_replica_may_serv
 #[test]
 fn no_replica_is_fresh_enough_is_an_error_where_that_was_asked_for() {
     let scene = scene();
-    let weir = scene.weir_with(&Tuning::routing(&["on_lag: error", "max_staleness: 1s"]));
+    let weir = scene.weir_with(&unhurried(&["on_lag: error"]));
     scene.run(async {
         let client = weir.connect().await;
         wait_for("reads are served", async || client.simple_query(BALANCE).await.is_ok()).await;
@@ -508,15 +518,20 @@ fn no_replica_is_fresh_enough_is_an_error_where_that_was_asked_for() {
         let hinted = format!("/* pgweir.route=primary */ {BALANCE}");
         assert_eq!(value(&client, &hinted).await, "3");
         drop(paused);
-        wait_for("reads are served again", async || client.simple_query(BALANCE).await.is_ok()).await;
-        assert_eq!(value(&client, BALANCE).await, "3");
+        let mut seen = None;
+        wait_for("reads are served again", async || {
+            seen = client.simple_query(BALANCE).await.ok().and_then(|rows| first_value(&rows));
+            seen.is_some()
+        })
+        .await;
+        assert_eq!(seen.as_deref(), Some("3"));
     });
 }
 
 #[test]
 fn a_read_waits_for_a_replica_where_that_was_asked_for() {
     let scene = scene();
-    let weir = scene.weir_with(&Tuning::routing(&["on_lag: wait", "lag_wait_limit: 25s"]));
+    let weir = scene.weir_with(&unhurried(&["on_lag: wait", "lag_wait_limit: 25s"]));
     scene.run(async {
         let client = weir.connect().await;
         let paused = Paused::on(&scene);
@@ -540,20 +555,21 @@ fn pinning_after_a_write_lasts_as_long_as_it_was_told_to() {
     let for_ever = scene.weir_with(&Tuning::routing(&["pin_after_write: until_disconnect"]));
     scene.run(async {
         let (timed, pinned) = (for_a_time.connect().await, for_ever.connect().await);
+        let begun = Instant::now();
         for (weir, client) in [(&for_a_time, &timed), (&for_ever, &pinned)] {
-            assert_ne!(served_by(client).await, "pg1");
+            wait_for("nothing is written yet", async || served_by(client).await != "pg1").await;
             set_balance(client, 5).await;
             let routed = weir.route(client, BALANCE).await;
             assert_eq!(routed, [("primary".to_owned(), "after_write".to_owned())]);
         }
-        let begun = Instant::now();
         wait_for("the time is over", async || served_by(&timed).await != "pg1").await;
-        assert!(begun.elapsed() > Duration::from_millis(500), "it was pinned for a while");
+        assert!(begun.elapsed() >= Duration::from_millis(1500), "it was pinned for a while");
         for _ in 0..10 {
             assert_eq!(served_by(&pinned).await, "pg1");
         }
         drop(pinned);
-        assert_ne!(served_by(&for_ever.connect().await).await, "pg1");
+        wait_for("others read where they did", async || served_by(&for_ever.connect().await).await != "pg1")
+            .await;
     });
 }
 

@@ -218,8 +218,8 @@ fn each_condition_matches_what_it_says_and_nothing_else() {
     let scene = scene();
     let shape = pgweir::sql::lexer::shape_of(b"SELECT n FROM likes", &pgweir::sql::lexer::Keys::fixed());
     let rules = RULES.replace("FINGERPRINT", &shape.fingerprint.to_string());
-    let tuning = Tuning { tags: vec![("pg3", "analytics")], ..Tuning::patient(&[&rules]) };
-    let weir = scene.weir_with(&tuning);
+    let tags = vec![("pg3", "analytics")];
+    let weir = scene.weir_with(&Tuning { tags, interval: "1s", ..Tuning::patient(&[&rules]) });
     scene.run(async {
         let client = weir.connect().await;
         let rule = async |client: &Client, sql: &str| {
@@ -233,6 +233,8 @@ fn each_condition_matches_what_it_says_and_nothing_else() {
 
         let reporting = weir.connect_as(MD5_USER, APP_DATABASE, "").await.unwrap();
         assert_eq!(rule(&reporting, "SELECT served_by()").await, Some(1));
+        // Its first connection there may not be in time.
+        wait_for("pg3 serves", async || served_by(&reporting).await == "pg3").await;
         for _ in 0..20 {
             assert_eq!(served_by(&reporting).await, "pg3");
         }
@@ -250,6 +252,7 @@ fn each_condition_matches_what_it_says_and_nothing_else() {
         let commented = "SELECT served_by() /*action='index',controller='reports'*/";
         assert_eq!(rule(&client, commented).await, Some(3));
         assert_eq!(rule(&client, "SELECT served_by() /*controller='others'*/").await, none);
+        wait_for("pg3 serves", async || value(&client, commented).await == "pg3").await;
         for _ in 0..20 {
             assert_eq!(value(&client, commented).await, "pg3");
         }
@@ -331,18 +334,24 @@ rules:
     - { match: { application_name: others }, tag: analytics }
     - { match: { application_name: home }, tag: analytics, fallback: primary }
     - { match: { application_name: fails }, tag: analytics, fallback: error }";
-    let tuning = Tuning { tags: vec![("pg3", "analytics")], ..Tuning::patient(&[rules]) };
-    let weir = scene.weir_with(&tuning);
+    let tags = vec![("pg3", "analytics")];
+    let weir = scene.weir_with(&Tuning { tags, interval: "1s", ..Tuning::patient(&[rules]) });
     let pg3 = scene.cluster.replica(1);
     scene.run(async {
         for name in ["others", "home", "fails"] {
-            assert_eq!(served_by(&named(&weir, name).await).await, "pg3");
+            let client = named(&weir, name).await;
+            wait_for("pg3 serves", async || {
+                let rows = client.simple_query("SELECT served_by()").await;
+                rows.is_ok_and(|rows| first_value(&rows).as_deref() == Some("pg3"))
+            })
+            .await;
         }
     });
     pg3.stop(Stop::Fast).unwrap();
     weir.wait_node("pg3", "is down", |row| row.state == "down");
     scene.run(async {
-        assert_eq!(served_by(&named(&weir, "others").await).await, "pg2");
+        let others = named(&weir, "others").await;
+        wait_for("pg2 serves", async || served_by(&others).await == "pg2").await;
         assert_eq!(served_by(&named(&weir, "home").await).await, "pg1");
         let error = named(&weir, "fails").await.simple_query("SELECT served_by()").await.unwrap_err();
         assert_eq!(error.code().unwrap().code(), "57P03", "{}", describe(&error));
@@ -367,7 +376,7 @@ fn a_reload_changes_the_rules_also_of_statements_that_are_prepared() {
         let client = weir.connect().await;
         let prepared = client.prepare("SELECT served_by() FROM accounts").await.unwrap();
         let served = async || client.query_one(&prepared, &[]).await.unwrap().get::<_, String>(0);
-        assert_ne!(served().await, "pg1");
+        wait_for("a replica serves", async || served().await != "pg1").await;
         reload(&["always_fresh: [accounts]"]).await;
         assert_eq!(served().await, "pg1");
         assert_eq!(value(&client, "SELECT served_by() FROM rich").await, "pg1");

@@ -43,7 +43,7 @@ fn who(wire: &mut Wire) -> Vec<String> {
 
 #[test]
 fn twenty_sessions_share_two_connections_and_each_keeps_its_settings() {
-    let proxy = WORLD.proxy(&[("pool", "{ size: 2 }")]);
+    let proxy = WORLD.proxy(&[("pool", "{ size: 2, wait_timeout: 60s }")]);
     let zones = ["UTC", "Asia/Tokyo", "Europe/Paris", "America/Lima"];
     let workers: Vec<_> = (0..TENANTS)
         .map(|tenant| {
@@ -240,6 +240,7 @@ fn whoever_waits_too_long_for_a_connection_is_told_what_to_do() {
     let group = [unnamed("INSERT INTO waited VALUES (3)", &[]), sync()].concat();
     assert_eq!(tags(&wire.exchange(&group, 1)[0]), "EZ");
     holder.run("COMMIT");
+    proxy.wait_quiet();
     wire.run("INSERT INTO waited VALUES (4)");
     assert_eq!(wire.value("SELECT string_agg(n::text, ',' ORDER BY n) FROM waited"), "1,4");
 }
@@ -260,7 +261,8 @@ fn who_waits_first_is_served_first() {
     for wire in &mut waiters {
         assert_eq!(tags(&wire.until_ready()), "CZ");
     }
-    let order = holder.value("SELECT string_agg(n::text, ',' ORDER BY place) FROM line");
+    let order =
+        holder.value("/* pgweir.route=primary */ SELECT string_agg(n::text, ',' ORDER BY place) FROM line");
     assert_eq!(order, "0,1,2,3,4,5,6,7,8,9");
 }
 
@@ -277,9 +279,16 @@ fn clients_that_vanish_leave_nothing_behind() {
     // While its statement runs.
     let mut wire = proxy.client();
     wire.send(&query("SELECT pg_sleep(600)"));
-    wait_until("it runs", || proxy.pools().0 == 1);
+    let sleeps = "SELECT count(*) FROM pg_stat_activity \
+                  WHERE query = 'SELECT pg_sleep(600)' AND wait_event = 'PgSleep'";
+    let sleep = || {
+        let nodes = WORLD.cluster.nodes().iter();
+        nodes.filter(|node| node.sql_value(sleeps).unwrap().as_deref() != Some("0")).count()
+    };
+    wait_until("it runs", || sleep() == 1);
     wire.vanish();
     proxy.wait_quiet();
+    wait_until("it is canceled", || sleep() == 0);
     // In the middle of a result.
     let mut wire = proxy.client();
     wire.send(&query("SELECT repeat('x', 10000) FROM generate_series(1, 100000)"));

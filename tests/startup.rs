@@ -197,9 +197,9 @@ fn cancel_requests_come_over_direct_tls_too() {
     let proxy = tls_proxy();
     let mut wire = Wire::over(Box::new(direct(&proxy, POSTGRESQL)));
     wire.log_in(&app().speaking(2)).unwrap();
-    wire.send(&query("SELECT pg_sleep(60)"));
+    wire.send(&query("SELECT pg_sleep(61)"));
     let running =
-        "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND state = 'active'";
+        "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(61)' AND state = 'active'";
     wait_until("it runs", || WORLD.cluster.primary().sql_value(running).unwrap().as_deref() == Some("1"));
     let mut stream = direct(&proxy, POSTGRESQL);
     stream.write_all(&cancel_request(wire.pid, &wire.secret)).unwrap();

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use harness::{NO_WRITER, SERVED_BY, Scene, Stage, Tuning, Weir, describe, value, wait_for};
+use harness::{NO_WRITER, Over, SERVED_BY, Scene, Stage, Tuning, Weir, describe, value, wait_for};
 use pgweir::devcluster::{APP, APP_DATABASE, DevNode, Options, Stop};
 use tokio_postgres::{AsyncMessage, Client, NoTls, SimpleQueryMessage};
 use wire_client::{Login, Wire, bind, execute, parse, query, sync, tags};
@@ -173,13 +173,14 @@ fn a_token_carries_a_write_through_one_pgweir_to_a_read_through_another() {
     let begun = Instant::now();
     let tally = std::thread::scope(|scope| {
         let pulses = scope.spawn(|| pulse(scene.cluster.replicas(), &done));
+        let over = Over(&done);
         let tally = scene.run(async {
             let pairs = (1..=PAIRS).map(|id| pair(&one, &other, id, reads() / PAIRS));
             let mut tally = Tally::default();
             futures_util::future::join_all(pairs).await.into_iter().for_each(|one| tally.add(one));
             tally
         });
-        done.store(true, Ordering::Relaxed);
+        drop(over);
         pulses.join().unwrap();
         tally
     });

@@ -33,7 +33,7 @@ SELECT pg_advisory_unlock_all();
 SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid();
 SET lock_timeout = '1s';
 SHOW lock_timeout;
-SET statement_timeout = '50ms';
+SET statement_timeout = '500ms';
 SELECT pg_sleep(30);
 RESET statement_timeout;
 SELECT 'and on' AS it_goes;

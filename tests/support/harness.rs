@@ -11,11 +11,14 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Deref;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use pgweir::config::{self, Settings};
-use pgweir::devcluster::{APP, APP_DATABASE, DevCluster, DevNode, DevUser, MONITOR, Options, USERS};
+use pgweir::devcluster::{
+    APP, APP_DATABASE, DevCluster, DevNode, DevUser, MONITOR, Options, SUPERUSER, USERS,
+};
 use pgweir::fault::one_line;
 use pgweir::freshness::defect::Defect;
 use pgweir::http::status::{NodeRow, Status};
@@ -75,6 +78,16 @@ impl Drop for Scene {
     }
 }
 
+/// Something is over when this is dropped, however a test ends.
+#[derive(Debug)]
+pub struct Over<'a>(pub &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Undoes what a test does to the servers, however it ends.
 #[derive(Debug)]
 pub struct Calm<'a>(pub &'a Stage);
@@ -97,7 +110,10 @@ impl Stage {
             drop(replica.resume_replay());
             drop(replica.set_apply_delay(Duration::ZERO));
         }
-        drop(self.cluster.primary().sql(&format!("ALTER ROLE {} LOGIN", MONITOR.name)));
+        let roles = [format!("{} LOGIN", MONITOR.name), format!("{} RESET ALL", SUPERUSER.name)];
+        for role in roles {
+            drop(self.cluster.primary().sql(&format!("ALTER ROLE {role}")));
+        }
         drop(self.cluster.wait_caught_up(LONG));
     }
 

@@ -31,17 +31,23 @@ impl World {
         World { cluster: DevCluster::start(options).expect("cluster"), runtime }
     }
 
-    /// The configuration in front of this cluster: these sections, and the usual ones besides.
-    pub fn config(&self, sections: &[(&str, &str)]) -> String {
+    /// The section `cluster`, with this interval of the monitor: a replica whose answer comes later than two of
+    /// them serves nobody.
+    pub fn nodes_asked_every(&self, interval: &str) -> String {
         let nodes: Vec<String> = (self.cluster.nodes().iter())
             .map(|node| format!("{{ name: {}, host: 127.0.0.1, port: {} }}", node.name(), node.port()))
             .collect();
-        let cluster = format!(
-            "{{ nodes: [{}], monitor: {{ user: {}, password: {} }} }}",
+        format!(
+            "{{ nodes: [{}], monitor: {{ user: {}, password: {}, interval: {interval} }} }}",
             nodes.join(", "),
             MONITOR.name,
             MONITOR.password
-        );
+        )
+    }
+
+    /// The configuration in front of this cluster: these sections, and the usual ones besides.
+    pub fn config(&self, sections: &[(&str, &str)]) -> String {
+        let cluster = self.nodes_asked_every("100ms");
         let auth = format!("{{ users: [ {{ name: {}, password: {} }} ] }}", APP.name, APP.password);
         let usual = [
             ("listen", "127.0.0.1:0"),
