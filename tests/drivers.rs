@@ -198,7 +198,8 @@ fn play(driver: &Driver) -> Outcome {
     }
     primary
         .sql(
-            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(61)%'",
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity \
+              WHERE query LIKE '%pg_sleep(61)%' AND pid <> pg_backend_pid()",
         )
         .unwrap();
     primary.sql_as(APP.name, APP_DATABASE, "TRUNCATE item, kind").unwrap();

@@ -350,9 +350,10 @@ impl<'a> Theatre<'a> {
         self.over = Some((old, newest(self.node(self.primary))));
         self.roads[old].becomes(Network::Whole);
         // What was sent into the cut arrives now, if it ever does. Who waits for a standby has written already, and
-        // does not notice that nobody listens any more.
+        // does not notice that nobody listens any more; nor does who waits for his lock.
         let app = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE usename = '{}' AND wait_event IS DISTINCT FROM 'SyncRep'",
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = '{}' \
+             AND wait_event IS DISTINCT FROM 'SyncRep' AND wait_event_type IS DISTINCT FROM 'Lock'",
             APP.name
         );
         let is_left = || self.node(old).sql_value(&app).unwrap().as_deref() != Some("0");
