@@ -111,9 +111,15 @@ impl DevNode {
         self.sql_as(SUPERUSER.name, APP_DATABASE, sql)
     }
 
-    /// Runs SQL as any user in any database, over the trusted socket.
+    /// Runs SQL as any user in any database, over the trusted socket. What a standby cancels because it stands in
+    /// the way of replay is asked again: it has done nothing (manual, "Handling Query Conflicts").
     pub fn sql_as(&self, user: &str, database: &str, sql: &str) -> Result<Rows, DevClusterError> {
-        self.connect(user, database).and_then(|mut c| c.query(sql)).map_err(|e| self.sql_error(e, sql))
+        let rows = poll(PATIENCE, || match self.connect(user, database).and_then(|mut c| c.query(sql)) {
+            Ok(rows) => Ok(Some(rows)),
+            Err(SqlError::Refused(refusal)) if refusal.is_recovery_conflict() => Ok(None),
+            Err(error) => Err(self.sql_error(error, sql)),
+        })?;
+        rows.ok_or_else(|| self.timed_out(&format!("replay lets this be asked: {sql}"), PATIENCE))
     }
 
     /// The first column of the first row, as text.

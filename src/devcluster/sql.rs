@@ -16,6 +16,13 @@ pub(super) struct Refusal {
     pub(super) message: String,
 }
 
+impl Refusal {
+    /// Did a standby cancel it, so that replay can go on?
+    pub(super) fn is_recovery_conflict(&self) -> bool {
+        self.sqlstate == "40001" && self.message.ends_with("conflict with recovery")
+    }
+}
+
 /// Why a statement has no result.
 #[derive(Debug)]
 pub(super) enum SqlError {
