@@ -137,8 +137,10 @@ impl Event {
             | Event::RollingRestart
             | Event::PatroniSwitchover
             | Event::PatroniSwitchoverSync
-            | Event::PatroniRollingRestart
-            | Event::EtcdLost => retry,
+            | Event::PatroniRollingRestart => retry,
+            // The primary that Patroni gave up may lead again before anybody has seen it as a standby: then nothing
+            // proves which branch its new timeline has left.
+            Event::EtcdLost => retry || local,
             Event::SwitchoverPaused
             | Event::PatroniSwitchoverPaused
             | Event::ReplicaKilled
