@@ -83,7 +83,7 @@ fn copy_tree(from: &Path, to: &Path, source: Source, account: Account) -> Result
         for entry in entries {
             let entry = match entry {
                 Ok(entry) => entry,
-                Err(e) if vanished(&e) => return Ok(()),
+                Err(e) if vanished(&e) => continue,
                 Err(e) => return Err(e).doing(what),
             };
             copy_tree(&entry.path(), &to.join(entry.file_name()), source, account)?;

@@ -234,11 +234,18 @@ impl<'a> Patroni<'a> {
     /// Waits until one member leads, the others stream from it on its timeline, and, where commits are
     /// synchronous, one of them confirms them.
     pub fn wait_whole(&self) {
-        wait_for(
-            "Patroni's cluster is whole",
-            || self.is_whole(),
-            || format!("{:#?}\n{}", self.members(), self.log(0)),
-        );
+        wait_for("Patroni's cluster is whole", || self.is_whole(), || self.evidence());
+    }
+
+    /// What everybody says of it, the servers' last words included.
+    fn evidence(&self) -> String {
+        let logs = (0..self.agents.len()).map(|index| {
+            let (node, server) = (self.node(index), self.node(index).log());
+            let end = server.lines().rev().take(10).collect::<Vec<_>>().into_iter().rev();
+            let server = end.collect::<Vec<_>>().join("\n");
+            format!("{}, port {}:\n{}\n{server}\n", node.name(), node.port(), self.log(index))
+        });
+        format!("{:#?}\n{}", self.members(), logs.collect::<String>())
     }
 
     fn is_whole(&self) -> bool {
