@@ -211,7 +211,8 @@ fn turns(scene: &Scene, weir: &Weir<'_>, enough: impl Fn(&Turns) -> bool) -> Tur
     let all = scene.run(async {
         let mut turns = Turns::default();
         let client = weir.connect().await;
-        let end = std::time::Instant::now() + LONG;
+        // On a busy machine a turn may take half a second.
+        let end = std::time::Instant::now() + 5 * LONG;
         while !enough(&turns) && std::time::Instant::now() < end {
             let on_replica = number(&client, READ_REPLICA).await;
             match client.query_one(READ_PRIMARY, &[]).await {
@@ -244,8 +245,7 @@ fn strict_never_goes_back_while_a_second_standby_is_slow() {
         weir.counts_since(&before).iter().filter(|(went, _)| went.role == "replica").map(|(_, n)| n).sum();
     println!("{} pairs, {on_replicas} reads on replicas, {} ahead", turns.pairs, turns.ahead);
     assert!(turns.backwards.is_empty() && turns.errors.is_empty(), "{turns:?}");
-    // On a busy machine the time is over before that.
-    assert!(turns.pairs >= 50 && on_replicas > 0, "{on_replicas} of {turns:?}");
+    assert!(turns.pairs >= 400 && on_replicas > 0, "{on_replicas} of {turns:?}");
 }
 
 #[test]

@@ -629,7 +629,7 @@ fn a_replica_that_is_lost_between_two_reads_or_in_the_middle_of_one_costs_nothin
     let weir = split(&scene);
     let mut wire = wire(&weir);
     let backends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'";
-    for _ in 0..3 {
+    for _ in 0..5 {
         wire.run("BEGIN");
         wire.run(READ);
         for replica in scene.cluster.replicas() {

@@ -185,8 +185,7 @@ impl Client {
             && active.exchange.groups.front().is_some_and(|front| {
                 // What is asked behind it comes before its commit. Where it has a number, that is looked up.
                 let numbered = front.told().is_some_and(|(_, told)| told.transaction.is_some());
-                let behind =
-                    front.inquiry.as_ref().is_some_and(|inquiry| inquiry.place == InquiryPlace::Behind);
+                let behind = front.asked() == Some(InquiryPlace::Behind);
                 let before = behind && !numbered;
                 (!front.completed || before) && !front.committed_locally
             })

@@ -153,7 +153,7 @@ impl GroupRecord {
     }
 
     /// Where its transaction is asked, if at all.
-    pub(super) fn asked(&self) -> Option<InquiryPlace> {
+    pub fn asked(&self) -> Option<InquiryPlace> {
         self.inquiry.as_ref().map(|inquiry| inquiry.place)
     }
 
